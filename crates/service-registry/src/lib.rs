@@ -1,1 +1,3 @@
-//! service-registry
+//! Who is where, told to all.
+
+pub mod model;
