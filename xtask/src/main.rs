@@ -1,2 +1,68 @@
-//! xtask
-fn main() {}
+//! Chores of the project, run with `cargo xtask NAME`.
+//!
+//! `test` runs every test, `guards` the guards of the invariants alone, `ci` all that must hold before a change is
+//! taken, `clean` takes back what the project left on this machine.
+
+mod ci;
+mod clean;
+mod guards;
+mod shell;
+mod test;
+mod tools;
+
+use shell::Failure;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask CHORE
+
+  test [ARGS]        set up what the tests need and run all of them; ARGS go to nextest, e.g. a filter
+  guards             check the invariants that ARCHITECTURE.md lists
+  ci                 format, clippy, docs, dependencies, tests
+  clean [--dry-run]  stop the examples, remove their state and the target folder
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["test", ..] => test::test(arguments.get(1..).unwrap_or_default()),
+        ["guards"] => guards_chore(),
+        ["ci"] => ci::ci(),
+        ["clean"] => clean::clean(false),
+        ["clean", "--dry-run"] => clean::clean(true),
+        ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what the guards found.
+fn guards_chore() -> Result<(), Failure> {
+    let report = guards::run(&shell::root())?;
+    for warning in &report.warnings {
+        eprintln!("warning: {}", warning.0);
+    }
+    for violation in &report.violations {
+        println!("{violation}");
+    }
+    match report.violations.len() {
+        0 => {
+            eprintln!("the invariants hold");
+            Ok(())
+        }
+        count => Err(Failure::new(format!("{count} violations"))),
+    }
+}
