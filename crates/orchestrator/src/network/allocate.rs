@@ -1,0 +1,161 @@
+//! Free ports for `port: auto`: leased to an instance and kept for it.
+
+use crate::model::{InstanceName, PortNumber, Service};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The ports that instances got, by instance and position in its list of ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortLeases {
+    leases: BTreeMap<InstanceName, BTreeMap<usize, u16>>,
+    /// The port after the one that was leased last: a port isn't reused right after it came free.
+    next: u16,
+}
+
+/// The ports that may be leased, first and last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// First.
+    pub first: u16,
+    /// Last, not below the first.
+    pub last: u16,
+}
+
+/// No port of the range is free.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no free port between {first} and {last} for {instance}")]
+pub struct Full {
+    /// The instance that got none.
+    pub instance: InstanceName,
+    /// First of the range.
+    pub first: u16,
+    /// Last of the range.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Below the kernel's ephemeral ports (`net.ipv4.ip_local_port_range`), so that no outgoing connection takes one by
+    /// chance: 10,000 ports up to there, or 20000 to 29999 if there isn't room below.
+    pub fn below_ephemeral(ephemeral_first: u16) -> Self {
+        if ephemeral_first >= 15_000 {
+            Self { first: ephemeral_first - 10_000, last: ephemeral_first - 1 }
+        } else {
+            Self { first: 20_000, last: 29_999 }
+        }
+    }
+
+    fn size(self) -> u32 {
+        u32::from(self.last).saturating_sub(u32::from(self.first)) + 1
+    }
+}
+
+impl PortLeases {
+    /// Leases for a project: `seed` (a hash of its id) says where in the range to begin, so that two projects seldom meet.
+    pub fn new(range: PortRange, seed: u64) -> Self {
+        let offset = u16::try_from(seed % u64::from(range.size())).unwrap_or(0);
+        Self { leases: BTreeMap::new(), next: range.first.saturating_add(offset) }
+    }
+
+    /// The port that stands behind the port number `position` of `service`, as `instance` has it.
+    pub fn port(&self, instance: &InstanceName, service: &Service, position: usize) -> Option<u16> {
+        match service.ports.get(position)?.number {
+            PortNumber::Fixed(port) => Some(port),
+            PortNumber::Auto => self.leases.get(instance)?.get(&position).copied(),
+        }
+    }
+}
+
+/// Leases a port for each `auto` of `service` that `instance` hasn't one for. `in_use` says whether something listens on a
+/// port, `declared` are the fixed ports of the stack. `true` if something was leased.
+pub fn allocate(
+    leases: &mut PortLeases,
+    range: PortRange,
+    instance: &InstanceName,
+    service: &Service,
+    declared: &BTreeSet<u16>,
+    in_use: impl Fn(u16) -> bool,
+) -> Result<bool, Full> {
+    let wanted: Vec<usize> = service
+        .ports
+        .iter()
+        .enumerate()
+        .filter(|(position, port)| {
+            port.number == PortNumber::Auto
+                && !leases.leases.get(instance).is_some_and(|ports| ports.contains_key(position))
+        })
+        .map(|(position, _)| position)
+        .collect();
+    if wanted.is_empty() {
+        return Ok(false);
+    }
+    let taken: BTreeSet<u16> = leases.leases.values().flat_map(|ports| ports.values().copied()).collect();
+    let mut taken = &taken | declared;
+    for position in wanted {
+        let start = leases.next.clamp(range.first, range.last);
+        let port = (0..range.size())
+            .filter_map(|i| {
+                let offset = (u32::from(start - range.first) + i) % range.size();
+                u16::try_from(u32::from(range.first) + offset).ok()
+            })
+            .find(|port| !taken.contains(port) && !in_use(*port))
+            .ok_or_else(|| Full { instance: instance.clone(), first: range.first, last: range.last })?;
+        taken.insert(port);
+        leases.leases.entry(instance.clone()).or_default().insert(position, port);
+        leases.next = if port >= range.last { range.first } else { port + 1 };
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Port, Protocol};
+    use crate::testing;
+    use proptest::prelude::*;
+
+    fn with_ports(count: usize) -> Service {
+        let port = Port {
+            name: None,
+            number: PortNumber::Auto,
+            target: None,
+            protocol: Protocol::Tcp,
+            address: None,
+        };
+        Service { ports: vec![port; count], ..testing::service("web") }
+    }
+
+    #[test]
+    fn a_port_is_kept_and_full_is_said_at_once() {
+        let range = PortRange { first: 100, last: 102 };
+        let mut leases = PortLeases::new(range, 2);
+        let (one, two) = (testing::instance("web-1"), testing::instance("web-2"));
+        let service = with_ports(2);
+        let none = BTreeSet::new();
+        assert_eq!(allocate(&mut leases, range, &one, &service, &none, |_| false), Ok(true));
+        assert_eq!((leases.port(&one, &service, 0), leases.port(&one, &service, 1)), (Some(102), Some(100)));
+        assert_eq!(allocate(&mut leases, range, &one, &service, &none, |_| true), Ok(false));
+        let full = allocate(&mut leases, range, &two, &service, &none, |_| false).unwrap_err();
+        assert_eq!(full.to_string(), "no free port between 100 and 102 for web-2");
+    }
+
+    proptest! {
+        #[test]
+        fn no_port_twice_none_outside_none_in_use(seed: u64, counts in prop::collection::vec(1usize..4, 1..20), used in prop::collection::btree_set(1000u16..1100, 0..50)) {
+            let range = PortRange { first: 1000, last: 1099 };
+            let mut leases = PortLeases::new(range, seed);
+            let mut seen = BTreeSet::new();
+            for (i, count) in counts.iter().enumerate() {
+                let instance = testing::instance(&format!("web-{}", i + 1));
+                let service = with_ports(*count);
+                if allocate(&mut leases, range, &instance, &service, &BTreeSet::new(), |p| used.contains(&p)).is_err() {
+                    prop_assert!(seen.len() + used.len() + count > 100, "full only when it is");
+                    break;
+                }
+                for position in 0..*count {
+                    let port = leases.port(&instance, &service, position).unwrap();
+                    prop_assert!((1000..1100).contains(&port) && !used.contains(&port) && seen.insert(port));
+                }
+            }
+        }
+    }
+}

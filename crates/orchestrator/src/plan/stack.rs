@@ -1,0 +1,270 @@
+//! The decisions that need the whole stack: gates between instances, the order of stopping, who follows whom.
+
+use super::{Assignment, Desired, FAILING_AFTER_DEATHS, Goal, Wish, WishGoal, reason};
+use crate::graph;
+use crate::health::Verdict;
+use crate::model::{
+    Condition, InstanceName, OnDependencyFailure, RestartPolicy, Role, Service, ServiceName, Stack,
+};
+use crate::observed::{Instance, Observed, Phase, StopCause};
+use service_registry::model::{Exit, Reason, ReasonCode};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// One assignment for every wish, in the wishes' order.
+pub fn plan_stack(_stack: &Stack, desired: &Desired, observed: &Observed) -> Vec<Assignment> {
+    let view = View::new(desired, observed);
+    desired
+        .wishes
+        .iter()
+        .map(|(instance, wish)| Assignment {
+            instance: instance.clone(),
+            service: wish.service.clone(),
+            epoch: wish.epoch,
+            goal: view.goal(instance, wish),
+            dependencies: view.dependency_runs(&wish.service),
+        })
+        .collect()
+}
+
+/// The wishes and what was seen, by service.
+struct View<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    instances: HashMap<&'a ServiceName, Vec<(&'a InstanceName, &'a Wish)>>,
+    dependents: HashMap<&'a ServiceName, Vec<&'a InstanceName>>,
+    idle: Instance,
+    /// Gates that were asked for already: a diamond must not be walked once per path.
+    gates: RefCell<HashMap<ServiceName, Gate>>,
+}
+
+/// How far a chain of waiting dependencies is followed to find what blocks it.
+const DEEPEST_EXPLANATION: usize = 200;
+
+/// Whether a dependency lets its dependents start.
+#[derive(Clone)]
+enum Gate {
+    Open,
+    /// It may open by itself.
+    Waiting(String),
+    /// It won't open by itself, or not soon.
+    Blocked(String),
+}
+
+impl<'a> View<'a> {
+    fn new(desired: &'a Desired, observed: &'a Observed) -> Self {
+        let mut view = Self {
+            desired,
+            observed,
+            instances: HashMap::new(),
+            dependents: HashMap::new(),
+            idle: Instance::default(),
+            gates: RefCell::default(),
+        };
+        for (instance, wish) in &desired.wishes {
+            view.instances.entry(instance.service()).or_default().push((instance, wish));
+            for (dependency, _) in graph::ordering(&wish.service) {
+                view.dependents.entry(dependency).or_default().push(instance);
+            }
+        }
+        view
+    }
+
+    fn seen(&self, instance: &InstanceName) -> &Instance {
+        self.observed.get(instance).unwrap_or(&self.idle)
+    }
+
+    fn goal(&self, name: &InstanceName, wish: &Wish) -> Goal {
+        let seen = self.seen(name);
+        match wish.goal {
+            WishGoal::Down { force: true } => Goal::Stop { force: true, cause: StopCause::Wish },
+            WishGoal::Down { force: false } => self.stop_in_order(name),
+            WishGoal::Up if seen.is_live() => self.keep(wish, seen),
+            WishGoal::Up => self.start(wish, seen),
+        }
+    }
+
+    /// What needs it and is to stop too, stops first.
+    fn stop_in_order(&self, name: &InstanceName) -> Goal {
+        let first = self.dependents.get(name.service()).into_iter().flatten().find(|dependent| {
+            self.seen(dependent).is_live()
+                && self.desired.wishes.get(**dependent).is_some_and(|wish| wish.goal != WishGoal::Up)
+        });
+        match first {
+            Some(dependent) => {
+                Goal::Hold(reason(ReasonCode::Waiting, format!("waiting for {dependent} to stop")))
+            }
+            None => Goal::Stop { force: false, cause: StopCause::Wish },
+        }
+    }
+
+    /// It runs and should: unless for an older wish, or with a dependency that died and a policy that follows.
+    fn keep(&self, wish: &Wish, seen: &Instance) -> Goal {
+        let Some(run) = seen.run() else { return Goal::Run };
+        if run.epoch < wish.epoch {
+            return Goal::Stop { force: false, cause: StopCause::Replaced };
+        }
+        let follows = run.service.on_dependency_failure != OnDependencyFailure::Ignore
+            && run.service.role == Role::Service;
+        let lost = follows
+            && run.dependencies.iter().any(|(dependency, id)| {
+                // A dependency that a user took down or removed didn't fail.
+                let wanted =
+                    self.desired.wishes.get(dependency).is_some_and(|wish| wish.goal == WishGoal::Up);
+                let now = self.seen(dependency);
+                wanted && !(now.is_live() && now.run().is_some_and(|run| run.id == *id))
+            });
+        if lost { Goal::Stop { force: false, cause: StopCause::Dependency } } else { Goal::Run }
+    }
+
+    fn start(&self, wish: &Wish, seen: &Instance) -> Goal {
+        if let Phase::Ended { run, cause: Some(StopCause::Dependency), .. } = &seen.phase
+            && run.epoch >= wish.epoch
+            && run.service.on_dependency_failure == OnDependencyFailure::Hold
+        {
+            return Goal::Hold(reason(
+                ReasonCode::Held,
+                "a dependency failed; it is held until it is started again",
+            ));
+        }
+        match self.gate(&wish.service, 0) {
+            Gate::Open => Goal::Run,
+            Gate::Waiting(message) => Goal::Hold(reason(ReasonCode::Waiting, message)),
+            Gate::Blocked(message) => Goal::Hold(reason(ReasonCode::Blocked, message)),
+        }
+    }
+
+    /// The first dependency that is blocked, else the first that is waited for.
+    fn gate(&self, service: &Service, depth: usize) -> Gate {
+        if let Some(gate) = self.gates.borrow().get(&service.name) {
+            return gate.clone();
+        }
+        let gate = self.closed_by(service, depth);
+        self.gates.borrow_mut().insert(service.name.clone(), gate.clone());
+        gate
+    }
+
+    fn closed_by(&self, service: &Service, depth: usize) -> Gate {
+        let mut waiting = None;
+        for (name, condition) in graph::ordering(service) {
+            let Some(instances) = self.instances.get(name) else {
+                return Gate::Blocked(format!("needs {name}, which isn't started"));
+            };
+            for (instance, wish) in instances {
+                match self.dependency(instance, wish, condition, depth) {
+                    Gate::Open => {}
+                    Gate::Waiting(message) => waiting = waiting.or(Some(message)),
+                    blocked @ Gate::Blocked(_) => return blocked,
+                }
+            }
+        }
+        waiting.map_or(Gate::Open, Gate::Waiting)
+    }
+
+    fn dependency(&self, name: &InstanceName, wish: &Wish, condition: Condition, depth: usize) -> Gate {
+        let seen = self.seen(name);
+        if wish.goal != WishGoal::Up {
+            return Gate::Blocked(format!("needs {name}, which was stopped"));
+        }
+        // A run for an older wish is about to be replaced; its successor counts.
+        let current = seen.run().is_some_and(|run| run.epoch >= wish.epoch);
+        match (&seen.phase, condition) {
+            (_, Condition::None) => Gate::Open,
+            (Phase::Running(_), Condition::Started) if current => Gate::Open,
+            (Phase::Running(run), Condition::Healthy) if current => {
+                let healthy = seen.ready && seen.health.verdict != Verdict::Unhealthy;
+                if healthy || run.health_check().is_none() {
+                    Gate::Open
+                } else {
+                    Gate::Waiting(format!("waiting for {name} to be healthy"))
+                }
+            }
+            (Phase::Ended { exit, .. }, Condition::Completed) if current && exit.code == Some(0) => {
+                Gate::Open
+            }
+            (Phase::Ended { .. } | Phase::Unstartable { .. }, _) if current => {
+                self.ended_dependency(name, wish, seen)
+            }
+            (Phase::Running(_), Condition::Completed) if current => {
+                Gate::Waiting(format!("waiting for {name} to complete"))
+            }
+            _ if seen.is_live() => Gate::Waiting(format!("waiting for {name}")),
+            _ => self.unstarted_dependency(name, wish, depth),
+        }
+    }
+
+    /// A dependency that ended: will it come back?
+    fn ended_dependency(&self, name: &InstanceName, wish: &Wish, seen: &Instance) -> Gate {
+        let why = seen.last_error.clone().unwrap_or_else(|| "it ended".into());
+        if seen.deaths >= FAILING_AFTER_DEATHS {
+            return Gate::Blocked(format!("needs {name}, which keeps failing: {why}"));
+        }
+        if comes_back(&wish.service, seen) {
+            return Gate::Waiting(format!("waiting for {name} to be restarted"));
+        }
+        Gate::Blocked(format!("needs {name}, which failed: {why}"))
+    }
+
+    /// What waits for something blocked is blocked by it; at the end of a very long chain it just waits.
+    fn unstarted_dependency(&self, name: &InstanceName, wish: &Wish, depth: usize) -> Gate {
+        if depth < DEEPEST_EXPLANATION
+            && let Gate::Blocked(message) = self.gate(&wish.service, depth + 1)
+        {
+            // The root of it is what helps: not "needs a, which needs b, which needs c …".
+            return Gate::Blocked(match message.split_once(", which ") {
+                Some(_) => message,
+                None => format!("needs {name}, which {message}"),
+            });
+        }
+        Gate::Waiting(format!("waiting for {name}"))
+    }
+
+    /// The runs that a start depends on. Tasks have ended by then and can't die.
+    fn dependency_runs(&self, service: &Service) -> Vec<(InstanceName, String)> {
+        graph::ordering(service)
+            .filter_map(|(name, _)| self.instances.get(name))
+            .flatten()
+            .filter(|(_, wish)| wish.service.role == Role::Service)
+            .filter_map(|(name, _)| Some(((*name).clone(), self.seen(name).run()?.id.clone())))
+            .collect()
+    }
+}
+
+/// Whether the restart policy starts an ended instance again by itself.
+pub(super) fn comes_back(service: &Service, seen: &Instance) -> bool {
+    let (exit, cause) = match &seen.phase {
+        Phase::Ended { exit, cause, .. } => (Some(exit), *cause),
+        Phase::Unstartable { .. } => (None, None),
+        _ => return true,
+    };
+    match cause {
+        Some(StopCause::Replaced | StopCause::Dependency | StopCause::Wish) => return true,
+        Some(StopCause::Unhealthy) if service.restart.policy != RestartPolicy::No => {
+            return retries_left(service, seen);
+        }
+        _ => {}
+    }
+    wants_restart(service, exit) && retries_left(service, seen)
+}
+
+/// Whether the policy asks for a restart after this end; `None` is a start that failed.
+pub(super) fn wants_restart(service: &Service, exit: Option<&Exit>) -> bool {
+    match service.restart.policy {
+        RestartPolicy::No => false,
+        RestartPolicy::OnFailure => exit.is_none_or(|exit| exit.code != Some(0)),
+        RestartPolicy::Always | RestartPolicy::UnlessStopped => {
+            service.role == Role::Service || exit.is_none_or(|exit| exit.code != Some(0))
+        }
+    }
+}
+
+/// Whether it died less often than `max_retries` allows.
+pub(super) fn retries_left(service: &Service, seen: &Instance) -> bool {
+    service.restart.max_retries.is_none_or(|max| seen.deaths <= max)
+}
+
+/// A reason for what is neither waiting nor held.
+pub(super) fn gave_up(seen: &Instance) -> Reason {
+    let why = seen.last_error.clone().unwrap_or_else(|| "it ended".into());
+    reason(ReasonCode::GaveUp, format!("gave up after {} quick deaths: {why}", seen.deaths))
+}
