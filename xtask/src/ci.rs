@@ -17,14 +17,21 @@ const SECTIONS: &[Section] = &[
     ("tests", || test(&[])),
 ];
 
-/// Runs all sections, also after one has failed, and prints the times.
+/// Runs the sections that are named, without names all of them, also after one has failed, and prints the times.
 ///
 /// # Errors
-/// Naming the sections that failed.
-pub(crate) fn ci() -> Result<(), Failure> {
+/// Naming the sections that failed, or the one that doesn't exist.
+pub(crate) fn ci(wanted: &[String]) -> Result<(), Failure> {
+    if let Some(unknown) = wanted.iter().find(|name| SECTIONS.iter().all(|(known, _)| known != name)) {
+        let known: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
+        return Err(Failure::new(format!("there is no section {unknown}; there are {}", known.join(", "))));
+    }
     let begin = Instant::now();
     let mut results: Vec<(&str, Duration, Option<Failure>)> = Vec::new();
     for (name, section) in SECTIONS {
+        if !wanted.is_empty() && wanted.iter().all(|wanted| wanted != name) {
+            continue;
+        }
         eprintln!("\n== {name}");
         let begin = Instant::now();
         let failure = section().err();

@@ -18,7 +18,7 @@ usage: cargo xtask CHORE
 
   test [ARGS]        set up what the tests need and run all of them; ARGS go to nextest, e.g. a filter
   guards             check the invariants that ARCHITECTURE.md lists
-  ci                 format, clippy, docs, dependencies, tests
+  ci [SECTION...]    format, clippy, docs, dependencies, tests
   clean [--dry-run]  stop the examples, remove their state and the target folder
 ";
 
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["test", ..] => test::test(arguments.get(1..).unwrap_or_default()),
         ["guards"] => guards_chore(),
-        ["ci"] => ci::ci(),
+        ["ci", ..] => ci::ci(arguments.get(1..).unwrap_or_default()),
         ["clean"] => clean::clean(false),
         ["clean", "--dry-run"] => clean::clean(true),
         ["help" | "--help" | "-h"] => {

@@ -26,14 +26,16 @@ pub(crate) fn test(filter: &[String]) -> Result<(), Failure> {
             false
         }
     };
+    // cargo would ignore `-p` beside `--workspace`.
+    let names_package = |word: &String| word.starts_with("-p") || word.starts_with("--package");
+    let scope = if filter.iter().any(names_package) { None } else { Some("--workspace") };
     if nextest {
         let profile = if shell::in_ci() { "ci" } else { "default" };
-        let mut command = shell::cargo(&["nextest", "run", "--workspace", "--profile", profile]);
-        shell::run(command.args(filter))?;
+        let mut command = shell::cargo(&["nextest", "run", "--profile", profile]);
+        shell::run(command.args(scope).args(filter))?;
     } else {
-        let mut command =
-            shell::cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
-        shell::run(command.args(filter).args(["--", THREADS_WITHOUT_NEXTEST]))?;
+        let mut command = shell::cargo(&["test", "--tests", "--no-fail-fast"]);
+        shell::run(command.args(scope).args(filter).args(["--", THREADS_WITHOUT_NEXTEST]))?;
     }
     if filter.is_empty() {
         shell::run(&mut shell::cargo(&["test", "--workspace", "--doc"]))?;

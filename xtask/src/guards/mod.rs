@@ -48,7 +48,10 @@ pub(crate) struct Report {
 pub(crate) fn run(root: &Path) -> Result<Report, Failure> {
     let mut report = Report::default();
     report.violations.extend(dependencies(root)?);
-    for path in tracked_files(root)? {
+    let paths = tracked_files(root)?;
+    report.violations.extend(rules::empty_rooms(&paths));
+    report.warnings.extend(rules::blind_doors(&paths));
+    for path in paths {
         let Some(text) = read_text(&root.join(&path))? else { continue };
         report.violations.extend(files::machine_paths(&path, &text));
         report.warnings.extend(files::length(&path, &text));
