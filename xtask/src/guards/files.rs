@@ -91,6 +91,42 @@ pub(crate) fn machine_paths(path: &str, text: &str) -> Vec<Violation> {
     violations
 }
 
+/// Every relative link of a Markdown file to something that isn't in the repository. `exists` takes a path as git writes
+/// it, without a slash at its end.
+pub(crate) fn links(path: &str, text: &str, exists: &dyn Fn(&str) -> bool) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut in_code = false;
+    for (index, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        let targets = line.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next());
+        let relative = targets.filter(|target| !in_code && !target.is_empty() && !target.contains(':'));
+        for target in relative.filter(|target| !exists(&joined(path, target))) {
+            violations.push(Violation {
+                rule: "links lead somewhere",
+                at: format!("{path}:{}", index + 1),
+                what: format!("there is no {target}"),
+            });
+        }
+    }
+    violations
+}
+
+/// What `target` means in the file at `path`.
+fn joined(path: &str, target: &str) -> String {
+    let mut parts: Vec<&str> = path.split('/').collect();
+    parts.pop();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
 /// A warning for a source file that wants splitting.
 pub(crate) fn length(path: &str, text: &str) -> Option<Warning> {
     let lines = text.lines().count();
@@ -132,6 +168,15 @@ mod tests {
             assert_eq!(machine_paths("a", &format!("\"/{folder}/\"")).len(), 1, "{folder}");
             assert_eq!(machine_paths("a", &format!("target/{folder}/x ${{dir}}/{folder}/x")), [], "{folder}");
         }
+    }
+
+    #[test]
+    fn links_that_lead_nowhere_are_found() {
+        let exists = |path: &str| matches!(path, "docs/adr/0001-a.md" | "docs/adr" | "LICENSE");
+        let good = "[a](0001-a.md) [b](../../LICENSE) [c](./0001-a.md#why) [d](https://x.org/y) [e](../adr/) [f](#here)";
+        assert_eq!(links("docs/adr/README.md", good, &exists), []);
+        assert_eq!(links("docs/adr/README.md", "[a](0002-a.md) and [b](LICENSE)", &exists).len(), 2);
+        assert_eq!(links("a.md", "```\n[a](nowhere.md)\n```\n", &exists), []);
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub(crate) fn run(root: &Path) -> Result<Report, Failure> {
         if path.ends_with("Cargo.toml") && path != "Cargo.toml" {
             report.violations.extend(files::manifest(&path, &text));
         }
+        if path.ends_with(".md") {
+            report.violations.extend(files::links(&path, &text, &|target| root.join(target).exists()));
+        }
         if path.ends_with(".rs") {
             report.violations.extend(rules::RULES.iter().flat_map(|rule| rules::check(rule, &path, &text)));
         }
