@@ -1,0 +1,91 @@
+//! This machine.
+
+use super::{LaunchError, Launcher};
+use crate::command::{Command, Stdin, UserIds};
+use crate::process::{ProcessEvents, ProcessHandle};
+use async_process::Stdio;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::process::CommandExt;
+
+/// Runs commands as children of this program: the one spawn site besides the keepers'.
+///
+/// Each leads a process group of its own, which is ended with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalLauncher {
+    open_files: Option<u64>,
+}
+
+impl LocalLauncher {
+    /// This machine.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The soft limit of open files that children get. A program that raised its own should hand on the one it came
+    /// with: some programs walk through all numbers below it.
+    #[must_use]
+    pub fn with_open_files(mut self, limit: u64) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
+    fn limit(&self, pid: u32) {
+        let Some(limit) = self.open_files else { return };
+        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+        let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: Some(hard.map_or(limit, |hard| limit.min(hard))), maximum: hard };
+        // It may have ended already, or changed its user; the limit is a courtesy.
+        let _ = prlimit(Some(pid), Resource::Nofile, limit);
+    }
+}
+
+impl Launcher for LocalLauncher {
+    fn rewrite(&self, command: Command) -> Result<Command, LaunchError> {
+        Ok(command)
+    }
+
+    fn launch(&self, command: &Command) -> Result<(ProcessHandle, ProcessEvents), LaunchError> {
+        let mut prepared = command.to_std();
+        prepared.process_group(0);
+        let mut prepared = async_process::Command::from(prepared);
+        let (stdin, input) = match command.get_stdin() {
+            Stdin::Null => (Stdio::null(), None),
+            Stdin::Inherit => (Stdio::inherit(), None),
+            Stdin::Bytes(bytes) => (Stdio::piped(), Some(bytes.clone())),
+            Stdin::Piped => (Stdio::piped(), None),
+        };
+        prepared.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let child = prepared.spawn().map_err(|source| explain(command, source))?;
+        self.limit(child.id());
+        ProcessHandle::new(child, input)
+            .map_err(|source| LaunchError::Spawn { program: command.get_program().to_owned(), source })
+    }
+}
+
+/// The system tells only that one of several steps failed: finds out which.
+fn explain(command: &Command, source: io::Error) -> LaunchError {
+    let program = command.get_program().to_owned();
+    if let Some(folder) = command.get_current_dir() {
+        let entered = fs::metadata(folder).and_then(|found| match found.is_dir() {
+            true => Ok(()),
+            false => Err(ErrorKind::NotADirectory.into()),
+        });
+        if let Err(source) = entered {
+            return LaunchError::Folder { folder: folder.to_owned(), source };
+        }
+    }
+    match source.kind() {
+        ErrorKind::NotFound => LaunchError::NotFound { program, source },
+        ErrorKind::PermissionDenied => match command.get_user() {
+            Some(UserIds { uid, gid }) if uid != rustix::process::geteuid().as_raw() => {
+                LaunchError::User { program, uid, gid, source }
+            }
+            _ => LaunchError::NotExecutable { program, source },
+        },
+        // ENOEXEC has no kind of its own.
+        _ if source.raw_os_error() == Some(libc::ENOEXEC) => LaunchError::NotExecutable { program, source },
+        _ => LaunchError::Spawn { program, source },
+    }
+}
