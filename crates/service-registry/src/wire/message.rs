@@ -2,6 +2,7 @@
 
 use super::code;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -105,11 +106,11 @@ pub fn parse_request(text: &str) -> Result<Request, (Option<Id>, RpcError)> {
     Ok(Request { id, method, params })
 }
 
-/// The answer to a request: its result as JSON text that isn't looked into, or an error.
-pub type Answer = Result<Value, RpcError>;
+/// The answer to a request: its result as JSON that isn't looked into yet, or an error.
+pub type Answer = Result<Box<RawValue>, RpcError>;
 
 /// What a client reads.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Incoming {
     /// The answer to the request with this id; `None` if the server could not read the id.
     Answer(Option<Id>, Answer),
@@ -118,7 +119,7 @@ pub enum Incoming {
         /// What it is about.
         method: String,
         /// What it says.
-        params: Value,
+        params: Box<RawValue>,
     },
 }
 
@@ -126,8 +127,8 @@ pub enum Incoming {
 struct RawIncoming {
     id: Option<Id>,
     method: Option<String>,
-    params: Option<Value>,
-    result: Option<Value>,
+    params: Option<Box<RawValue>>,
+    result: Option<Box<RawValue>>,
     error: Option<RpcError>,
 }
 
@@ -140,15 +141,19 @@ pub fn parse_incoming(text: &str) -> Result<Incoming, String> {
     let raw: RawIncoming = serde_json::from_str(text).map_err(|e| e.to_string())?;
     match raw {
         RawIncoming { method: Some(method), params, .. } => {
-            Ok(Incoming::Notification { method, params: params.unwrap_or(Value::Null) })
+            Ok(Incoming::Notification { method, params: params.unwrap_or_else(null) })
         }
         RawIncoming { id, error: Some(error), .. } => Ok(Incoming::Answer(id, Err(error))),
         // a result of `null` is read as none
         RawIncoming { id: id @ Some(_), result, .. } => {
-            Ok(Incoming::Answer(id, Ok(result.unwrap_or(Value::Null))))
+            Ok(Incoming::Answer(id, Ok(result.unwrap_or_else(null))))
         }
         _ => Err("neither an answer nor a notification".to_owned()),
     }
+}
+
+fn null() -> Box<RawValue> {
+    RawValue::NULL.to_owned()
 }
 
 #[derive(Serialize)]
@@ -249,15 +254,21 @@ mod tests {
         let id = Id::Number(3);
         let sent = request(&id, "registry.get", &json!({"instance": "web-1"})).unwrap();
         assert_eq!(parse_request(&sent).unwrap().params["instance"], "web-1");
-        assert_eq!(
-            parse_incoming(&success(&id, &json!(null))),
-            Ok(Incoming::Answer(Some(id), Ok(Value::Null)))
-        );
+        let Ok(Incoming::Answer(Some(found), Ok(result))) = parse_incoming(&success(&id, &json!(null)))
+        else {
+            panic!("no answer");
+        };
+        assert_eq!((found, result.get()), (id, "null"));
         let error = RpcError::new(code::NOT_FOUND, "no").with_data(json!({"names": []}));
-        assert_eq!(parse_incoming(&failure(None, &error)), Ok(Incoming::Answer(None, Err(error))));
+        let Ok(Incoming::Answer(None, Err(found))) = parse_incoming(&failure(None, &error)) else {
+            panic!("no error");
+        };
+        assert_eq!(found, error);
         let note = notification("events.event", &json!({"n": 1})).unwrap();
-        let read = Incoming::Notification { method: "events.event".into(), params: json!({"n": 1}) };
-        assert_eq!(parse_incoming(&note), Ok(read));
+        let Ok(Incoming::Notification { method, params }) = parse_incoming(&note) else {
+            panic!("no notification");
+        };
+        assert_eq!((method.as_str(), params.get()), ("events.event", r#"{"n":1}"#));
         assert!(parse_incoming("{}").is_err());
     }
 }

@@ -25,6 +25,8 @@ pub struct HelloResult {
     pub capabilities: Vec<String>,
     /// The registry's present revision.
     pub revision: u64,
+    /// The largest message that the server takes, in bytes.
+    pub max_message: usize,
 }
 
 /// Nothing.

@@ -1,0 +1,273 @@
+//! The future that moves a connection's messages.
+
+use super::{ClientError, Shared};
+use crate::model::Entry;
+use crate::registry::{DropReason, Item};
+use crate::wire::{self, Answer, Id, Incoming};
+use async_channel::{Receiver, Sender, TrySendError};
+use async_tungstenite::tungstenite::Message;
+use async_tungstenite::{WebSocketReceiver, WebSocketSender, WebSocketStream};
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use futures_lite::{FutureExt as _, StreamExt as _};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+/// Messages after which others get a turn.
+const TURN: u32 = 32;
+
+/// Who waits for an answer.
+pub(super) enum Waiting {
+    Call(Sender<Answer>),
+    Subscribe(Sender<Answer>, Sender<Item>),
+}
+
+/// Calls that are open.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub(super) waiting: HashMap<i64, Waiting>,
+    /// Why there is no connection any more.
+    closed: Option<String>,
+}
+
+impl Pending {
+    pub(super) fn add(&mut self, number: i64, waiting: Waiting) -> Result<(), ClientError> {
+        if self.closed.is_some() {
+            return Err(self.closed());
+        }
+        self.waiting.insert(number, waiting);
+        Ok(())
+    }
+
+    pub(super) fn closed(&self) -> ClientError {
+        let reason = self.closed.clone().unwrap_or_else(|| "its driver was dropped".to_owned());
+        ClientError::Closed { reason }
+    }
+}
+
+/// Moves the messages of one connection; it must be polled for anything to happen, and resolves when the connection is
+/// over. Dropping it closes the connection.
+#[must_use = "nothing happens on the connection unless the driver is polled"]
+pub struct Driver {
+    /// `None` once the connection is over.
+    work: Option<Pin<Box<dyn Future<Output = String> + Send>>>,
+    shared: Weak<Shared>,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Driver")
+    }
+}
+
+impl Driver {
+    pub(super) fn new<S>(websocket: WebSocketStream<S>, shared: &Arc<Shared>, queue: Receiver<String>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (sender, receiver) = websocket.split();
+        let reader = Reader { shared: Arc::downgrade(shared), streams: HashMap::new() };
+        let work = reader.run(receiver).or(write(sender, queue));
+        Self { work: Some(Box::pin(work)), shared: Arc::downgrade(shared) }
+    }
+
+    /// Drives the connection for as long as `with` takes.
+    pub async fn run<T>(self, with: impl Future<Output = T>) -> T {
+        let drive = async {
+            self.await;
+            // whoever still waits in `with` has been told
+            std::future::pending().await
+        };
+        with.or(drive).await
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(work) = &mut self.work else { return Poll::Ready(()) };
+        let reason = std::task::ready!(work.as_mut().poll(cx));
+        self.work = None;
+        close(&self.shared, reason);
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        close(&self.shared, "its driver was dropped".to_owned());
+    }
+}
+
+/// Tells everyone who waits that nothing will come.
+fn close(shared: &Weak<Shared>, reason: String) {
+    if let Some(shared) = shared.upgrade() {
+        let mut pending = shared.pending();
+        pending.closed.get_or_insert(reason);
+        let waiting = std::mem::take(&mut pending.waiting);
+        drop(pending);
+        drop(waiting);
+        shared.outbox.close();
+    }
+}
+
+/// Writes requests until all clients are gone.
+async fn write<S>(mut sender: WebSocketSender<S>, queue: Receiver<String>) -> String
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Ok(text) = queue.recv().await {
+        if let Err(error) = sender.send(Message::text(text)).await {
+            return error.to_string();
+        }
+    }
+    // Err: it is closed already
+    let _ = sender.close(None).await;
+    "nobody uses it any more".to_owned()
+}
+
+/// A subscription as the reader sees it.
+struct Stream {
+    items: Sender<Item>,
+    /// The parts of a snapshot that came.
+    parts: Vec<Arc<Entry>>,
+    /// Revision of the last item that was handed on.
+    last: Option<u64>,
+}
+
+struct Reader {
+    shared: Weak<Shared>,
+    streams: HashMap<u64, Stream>,
+}
+
+impl Reader {
+    async fn run<S>(mut self, mut receiver: WebSocketReceiver<S>) -> String
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut turn = 0_u32;
+        loop {
+            let text = match receiver.next().await {
+                Some(Ok(Message::Text(text))) => text,
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return format!("the server closed it: {}", frame.reason);
+                }
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => return error.to_string(),
+                None => return "the server closed it".to_owned(),
+            };
+            match wire::parse_incoming(&text) {
+                Ok(Incoming::Answer(Some(Id::Number(number)), answer)) => self.answer(number, answer),
+                Ok(Incoming::Answer(_, Err(error))) => return error.message,
+                Ok(Incoming::Answer(..)) => {}
+                Ok(Incoming::Notification { method, params }) => {
+                    if let Err(error) = self.notice(&method, &params) {
+                        return format!("can't understand {method}: {error}");
+                    }
+                }
+                Err(error) => return format!("can't understand a message: {error}"),
+            }
+            turn += 1;
+            if turn.is_multiple_of(TURN) {
+                futures_lite::future::yield_now().await;
+            }
+        }
+    }
+
+    fn answer(&mut self, number: i64, answer: Answer) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let waiting = shared.pending().waiting.remove(&number);
+        // Err of try_send: the caller doesn't wait any more
+        match waiting {
+            Some(Waiting::Call(sender)) => drop(sender.try_send(answer)),
+            Some(Waiting::Subscribe(sender, items)) => {
+                // the stream must be known before the next message is read
+                if let Ok(result) = &answer
+                    && let Ok(result) = serde_json::from_str::<wire::SubscribeResult>(result.get())
+                {
+                    let stream = Stream { items, parts: Vec::new(), last: None };
+                    self.streams.insert(result.subscription, stream);
+                }
+                drop(sender.try_send(answer));
+            }
+            None => {}
+        }
+    }
+
+    fn notice(&mut self, method: &str, params: &RawValue) -> Result<(), serde_json::Error> {
+        match method {
+            wire::EVENTS_SNAPSHOT => {
+                let note: wire::SnapshotNote = decode(params)?;
+                if let Some(stream) = self.streams.get_mut(&note.subscription) {
+                    stream.parts.extend(note.entries);
+                    if !note.more {
+                        let entries = std::mem::take(&mut stream.parts);
+                        self.hand_on(note.subscription, Item::Snapshot { entries, revision: note.revision });
+                    }
+                }
+            }
+            wire::EVENTS_EVENT => {
+                let note: wire::EventNote = decode(params)?;
+                self.hand_on(note.subscription, Item::Event(note.event));
+            }
+            wire::EVENTS_DROPPED => {
+                let note: wire::DroppedNote = decode(params)?;
+                self.hand_on(note.subscription, Item::Dropped { reason: note.reason, resume: note.resume });
+                self.streams.remove(&note.subscription);
+            }
+            // notifications of newer servers
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn hand_on(&mut self, subscription: u64, item: Item) {
+        let Some(stream) = self.streams.get_mut(&subscription) else { return };
+        let revision = match &item {
+            Item::Snapshot { revision, .. } => Some(*revision),
+            Item::Event(event) => Some(event.revision),
+            Item::Dropped { .. } => None,
+        };
+        match stream.items.try_send(item) {
+            Ok(()) => stream.last = revision.or(stream.last),
+            Err(TrySendError::Full(_)) => {
+                // its last words take the place of the oldest item, which the resumption brings again
+                stream.items.close();
+                self.unsubscribe(subscription);
+            }
+            Err(TrySendError::Closed(_)) => self.unsubscribe(subscription),
+        }
+    }
+
+    fn unsubscribe(&mut self, subscription: u64) {
+        self.streams.remove(&subscription);
+        if let Some(shared) = self.shared.upgrade() {
+            unsubscribe(&shared, subscription);
+        }
+    }
+}
+
+/// Tells the server that nobody listens; nobody waits for its answer.
+pub(super) fn unsubscribe(shared: &Shared, subscription: u64) {
+    let number = shared.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let params = wire::SubscriptionParams { subscription };
+    if let Ok(text) = wire::request(&Id::Number(number), wire::EVENTS_UNSUBSCRIBE, &params) {
+        // Full: the next event of it tries again
+        let _ = shared.outbox.try_send(text);
+    }
+}
+
+fn decode<T: DeserializeOwned>(params: &RawValue) -> Result<T, serde_json::Error> {
+    serde_json::from_str(params.get())
+}
+
+/// Why a stream of items ended without a word.
+pub(super) fn reason(shared: &Shared) -> DropReason {
+    if shared.pending().closed.is_some() { DropReason::ConnectionLost } else { DropReason::TooSlow }
+}
