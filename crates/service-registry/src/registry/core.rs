@@ -18,6 +18,9 @@ pub(super) struct Core {
     entries: BTreeMap<String, (Arc<Entry>, Origin)>,
     values: BTreeMap<String, BTreeMap<String, Arc<[u8]>>>,
     history: VecDeque<Arc<Event>>,
+    /// Where the next event is kept: in the place of the oldest, once the ring is full. Not derived from the revision,
+    /// which may jump.
+    next_slot: u64,
     /// Every event after this revision is in the history.
     base: u64,
     revision: u64,
@@ -31,16 +34,19 @@ impl Core {
     pub(super) fn new(options: Options, mut memory: Memory) -> (Self, Batch) {
         let mut batch = Batch::new();
         let length = options.history.max(1) as u64;
+        let newest = memory.slots.last().and_then(|slot| slot.parse::<u64>().ok());
+        let mut next_slot = newest.map_or(0, |slot| (slot + 1) % length);
         if memory.history != length {
-            // slots are numbered modulo the length: lay them out again
-            for event in &memory.events {
-                batch.delete(EVENTS, slot(event.revision, memory.history.max(1)));
+            // a ring of another length: lay it out anew
+            for slot in &memory.slots {
+                batch.delete(EVENTS, slot.as_str());
             }
             let surplus = memory.events.len().saturating_sub(options.history.max(1));
             memory.events.drain(..surplus);
-            for event in &memory.events {
-                batch.put(EVENTS, slot(event.revision, length), encode(event));
+            for (slot, event) in (0..).zip(&memory.events) {
+                batch.put(EVENTS, slot_name(slot), encode(event));
             }
+            next_slot = memory.events.len() as u64 % length;
             batch.put(META, HISTORY, encode(&length));
         }
         let revision = memory.ceiling;
@@ -52,6 +58,7 @@ impl Core {
             entries: memory.entries,
             values: memory.values,
             history: memory.events,
+            next_slot,
             base,
             revision,
             ceiling,
@@ -141,7 +148,8 @@ impl Core {
             previous: before.map(|entry| entry.status.state),
         });
         let length = self.options.history.max(1);
-        batch.put(EVENTS, slot(event.revision, length as u64), encode(&event));
+        batch.put(EVENTS, slot_name(self.next_slot), encode(&event));
+        self.next_slot = (self.next_slot + 1) % length as u64;
         self.subscribers.tell(&event);
         self.history.push_back(event);
         while self.history.len() > length {
@@ -228,9 +236,8 @@ impl Core {
     }
 }
 
-/// Where an event is kept: the oldest one's place is taken by the newest.
-fn slot(revision: u64, length: u64) -> String {
-    format!("{:08}", revision % length)
+fn slot_name(slot: u64) -> String {
+    format!("{slot:08}")
 }
 
 /// By position in the file, then by service, then by number: `web-2` before `web-10`.

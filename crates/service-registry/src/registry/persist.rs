@@ -3,7 +3,7 @@
 //! | namespace | key | value |
 //! |---|---|---|
 //! | `entries`, `outside` | instance | [`Entry`] as JSON, by who wrote it |
-//! | `events` | revision modulo the length of the history | [`Event`] as JSON |
+//! | `events` | a slot of the history, which is a ring | [`Event`] as JSON |
 //! | `meta` | `ceiling`, `history` | a number |
 //! | `kv:NAMESPACE` | key | bytes |
 
@@ -35,6 +35,8 @@ impl Origin {
 pub(super) struct Memory {
     pub(super) entries: BTreeMap<String, (Arc<Entry>, Origin)>,
     pub(super) events: VecDeque<Arc<Event>>,
+    /// Where each of the events is kept.
+    pub(super) slots: Vec<String>,
     pub(super) values: BTreeMap<String, BTreeMap<String, Arc<[u8]>>>,
     /// No revision above this was ever given out.
     pub(super) ceiling: u64,
@@ -62,10 +64,11 @@ pub(super) fn decode(mut snapshot: Snapshot) -> Result<Memory, RegistryError> {
             event.entry = Some(Arc::clone(current));
         }
         memory.ceiling = memory.ceiling.max(event.revision);
-        events.push(Arc::new(event));
+        events.push((Arc::new(event), key));
     }
-    events.sort_by_key(|event| event.revision);
-    memory.events = events.into();
+    events.sort_by_key(|(event, _)| event.revision);
+    let (events, slots): (Vec<_>, Vec<_>) = events.into_iter().unzip();
+    (memory.events, memory.slots) = (events.into(), slots);
     let meta = snapshot.remove(META).unwrap_or_default();
     let number = |key: &str| meta.get(key).map_or(Ok(0), |value| json::<u64>(META, key, value));
     memory.ceiling = memory.ceiling.max(number(CEILING)?);

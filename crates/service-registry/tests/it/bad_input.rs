@@ -1,0 +1,243 @@
+//! What strangers send.
+
+use crate::support::{LONG, Served, in_memory, options, soon};
+use async_net::unix::UnixStream;
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::{Bytes, Message};
+use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use futures_lite::{FutureExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use service_registry::server::Limits;
+use service_registry::wire::{PROTOCOL, code};
+use smol::block_on;
+use std::time::{Duration, Instant};
+
+type Raw = WebSocketStream<UnixStream>;
+
+async fn raw(served: &Served) -> Raw {
+    let stream = UnixStream::connect(&served.path).await.unwrap();
+    async_tungstenite::client_async("ws://harness/", stream).await.unwrap().0
+}
+
+async fn answer(raw: &mut Raw) -> Value {
+    loop {
+        match raw.next().await.expect("closed").unwrap() {
+            Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+            Message::Ping(_) | Message::Pong(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn ask(raw: &mut Raw, text: &str) -> Value {
+    raw.send(Message::text(text)).await.unwrap();
+    answer(raw).await
+}
+
+async fn greeted(served: &Served) -> Raw {
+    let mut raw = raw(served).await;
+    let hello =
+        json!({"jsonrpc":"2.0","id":"h","method":"hello","params":{"protocol":PROTOCOL,"client":"raw"}});
+    let answer = ask(&mut raw, &hello.to_string()).await;
+    assert_eq!(answer["result"]["protocol"], PROTOCOL);
+    raw
+}
+
+/// The server still answers somebody else.
+async fn is_well(served: &Served) {
+    let client = served.client().await;
+    client.call::<_, Value>("test.echo", &json!({}), LONG).await.unwrap();
+}
+
+fn short() -> Limits {
+    Limits {
+        message: 100_000,
+        handshake: Duration::from_millis(200),
+        heartbeat: Duration::from_millis(50),
+        ..Limits::default()
+    }
+}
+
+#[test]
+fn bad_requests_are_answered_and_the_connection_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    block_on(soon("it", async {
+        let served = Served::start(folder.path(), in_memory(options()).await, Limits::default());
+        let mut raw = greeted(&served).await;
+        let deep = "[".repeat(50_000);
+        for (text, id, code) in [
+            ("", Value::Null, code::PARSE_ERROR),
+            ("junk", Value::Null, code::PARSE_ERROR),
+            (deep.as_str(), Value::Null, code::PARSE_ERROR),
+            ("[]", Value::Null, code::INVALID_REQUEST),
+            (r#"{"jsonrpc":"2.0","id":1}"#, json!(1), code::INVALID_REQUEST),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"nope"}"#, json!(1), code::METHOD_NOT_FOUND),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"registry.get"}"#, json!(1), code::INVALID_PARAMS),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"registry.get","params":{"instance":7}}"#,
+                json!(1),
+                code::INVALID_PARAMS,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"registry.get","params":["web-1"]}"#,
+                json!(1),
+                code::INVALID_PARAMS,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"events.subscribe","params":{"since":-1}}"#,
+                json!(1),
+                code::INVALID_PARAMS,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"events.unsubscribe","params":{"subscription":1}}"#,
+                json!(1),
+                code::NOT_FOUND,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"registry.deregister","params":{"instance":"../x"}}"#,
+                json!(1),
+                code::INVALID_PARAMS,
+            ),
+        ] {
+            let answer = ask(&mut raw, text).await;
+            assert_eq!(
+                (&answer["id"], &answer["error"]["code"]),
+                (&id, &json!(code)),
+                "{text:.80}: {answer}"
+            );
+        }
+        raw.send(Message::Binary(Bytes::from_static(b"\0\0\0\x01"))).await.unwrap();
+        assert_eq!(answer(&mut raw).await["error"]["code"], code::INVALID_REQUEST);
+        // a notification is never answered: the next answer is the echo's
+        raw.send(Message::text(r#"{"jsonrpc":"2.0","method":"test.echo"}"#)).await.unwrap();
+        let echo = ask(&mut raw, r#"{"jsonrpc":"2.0","id":9007199254740993,"method":"test.echo"}"#).await;
+        assert_eq!(echo["id"], 9_007_199_254_740_993_i64);
+    }));
+}
+
+#[test]
+fn hello_must_come_first_in_time_and_with_the_same_protocol() {
+    let folder = tempfile::tempdir().unwrap();
+    block_on(soon("it", async {
+        let served = Served::start(folder.path(), in_memory(options()).await, short());
+        let mut one = raw(&served).await;
+        let early = ask(&mut one, r#"{"jsonrpc":"2.0","id":1,"method":"registry.list"}"#).await;
+        assert_eq!(early["error"]["code"], code::HELLO_REQUIRED);
+        let hello = json!({"jsonrpc":"2.0","id":2,"method":"hello","params":{"protocol":PROTOCOL + 1,"client":"new"}});
+        let answer = ask(&mut one, &hello.to_string()).await;
+        assert_eq!(answer["error"]["code"], code::PROTOCOL_MISMATCH);
+        assert!(answer["error"]["message"].as_str().unwrap().ends_with("use a newer server"), "{answer}");
+        // it never says hello: the connection ends by itself
+        while let Some(Ok(_)) = one.next().await {}
+        is_well(&served).await;
+    }));
+}
+
+#[test]
+fn junk_half_frames_and_silence_end_a_connection_and_disturb_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    block_on(soon("it", async {
+        let served = Served::start(folder.path(), in_memory(options()).await, short());
+        for junk in
+            [&b"\0\xff\xfe junk"[..], b"GET / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", b""]
+        {
+            let mut stream = UnixStream::connect(&served.path).await.unwrap();
+            stream.write_all(junk).await.unwrap();
+            // nothing more is said; the server must hang up
+            let mut rest = Vec::new();
+            drop(stream.read_to_end(&mut rest).await);
+        }
+        // a frame that claims 60,000 bytes and brings three, after a proper hello
+        let raw = greeted(&served).await;
+        let mut stream = raw.into_inner();
+        stream.write_all(&[0x81, 0xfe, 0xea, 0x60, 1, 2, 3, 4, b'a', b'b', b'c']).await.unwrap();
+        is_well(&served).await;
+        let mut rest = Vec::new();
+        drop(stream.read_to_end(&mut rest).await);
+        // not masked, reserved bits, text that is no UTF-8
+        for frame in [
+            &[0x81_u8, 0x02, b'{', b'}'][..],
+            &[0xf1, 0x80, 0, 0, 0, 0],
+            &[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe],
+        ] {
+            let mut stream = greeted(&served).await.into_inner();
+            stream.write_all(frame).await.unwrap();
+            let mut rest = Vec::new();
+            drop(stream.read_to_end(&mut rest).await);
+        }
+        while served.server.connections() > 0 {
+            smol::Timer::after(Duration::from_millis(1)).await;
+        }
+        is_well(&served).await;
+    }));
+}
+
+#[test]
+fn a_message_that_is_too_large_is_answered_and_ends_the_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    block_on(soon("it", async {
+        let served = Served::start(folder.path(), in_memory(options()).await, short());
+        let mut raw = greeted(&served).await;
+        drop(raw.send(Message::text("x".repeat(1_000_000))).await);
+        let refused = answer(&mut raw).await;
+        assert_eq!(
+            (&refused["error"]["code"], &refused["error"]["data"]["limit"]),
+            (&json!(code::TOO_LARGE), &json!(100_000))
+        );
+        let Some(Ok(Message::Close(Some(frame)))) = raw.next().await else { panic!("not closed") };
+        assert_eq!(u16::from(frame.code), 1009);
+        // our own client knows before it sends
+        let client = served.client().await;
+        let error =
+            client.call::<_, Value>("test.echo", &json!({"x": "x".repeat(200_000)}), LONG).await.unwrap_err();
+        assert!(error.to_string().contains("takes 100000"), "{error}");
+        client.call::<_, Value>("test.echo", &json!({}), LONG).await.unwrap();
+    }));
+}
+
+#[test]
+fn web_pages_are_refused_by_their_origin() {
+    let folder = tempfile::tempdir().unwrap();
+    block_on(soon("it", async {
+        let served = Served::start(folder.path(), in_memory(options()).await, Limits::default());
+        let mut stream = UnixStream::connect(&served.path).await.unwrap();
+        let request = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nOrigin: http://evil.example\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        assert!(reply.starts_with("HTTP/1.1 403"), "{reply}");
+    }));
+}
+
+#[test]
+fn a_client_that_neither_reads_nor_answers_pings_is_gone_in_time_and_delays_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    block_on(soon("it", async {
+        let limits = Limits { handshake: LONG, write: Duration::from_millis(300), ..short() };
+        let served = Served::start(folder.path(), in_memory(options()).await, limits);
+        // it asks for a lot and takes nothing
+        let mut greedy = greeted(&served).await;
+        let echo = json!({"jsonrpc":"2.0","id":1,"method":"test.echo","params":{"x":"x".repeat(50_000)}})
+            .to_string();
+        let flood = async { while greedy.send(Message::text(&echo)).await.is_ok() {} };
+        let others = async {
+            let client = served.client().await;
+            for _ in 0..50 {
+                let begun = Instant::now();
+                client.call::<_, Value>("test.echo", &json!({}), LONG).await.unwrap();
+                assert!(begun.elapsed() < Duration::from_secs(2), "delayed by a greedy client");
+            }
+            while served.server.connections() > 1 {
+                smol::Timer::after(Duration::from_millis(5)).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        flood.or(others).await;
+        // it says nothing at all
+        let _silent = greeted(&served).await;
+        while served.server.connections() > 0 {
+            smol::Timer::after(Duration::from_millis(5)).await;
+        }
+    }));
+}
