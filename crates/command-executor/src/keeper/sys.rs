@@ -31,16 +31,17 @@ pub(super) fn poll(fds: &mut [libc::pollfd], timeout_ms: c_int) -> io::Result<()
 /// Blocks every signal for this thread, and gives every signal its default action: what the program's start-up code
 /// or whoever started it had ignored would be inherited by the services.
 pub(super) fn reset_signals() {
-    // SAFETY: the set is initialised by sigfillset before it is read; sigaction with SIG_DFL installs no code. The
-    // numbers that can't be set (SIGKILL, SIGSTOP, libc's own) are refused by the kernel or libc, which is fine.
+    // Larger than the kernel's structure, all zeros: the default action, no flags.
+    let default = [0u64; 8];
+    // SAFETY: the set is initialised by sigfillset before it is read; the default action installs no code. The system
+    // call is made directly because libc keeps two of the numbers to itself, and those may be inherited as ignored
+    // too. Numbers that can't be set (SIGKILL, SIGSTOP) are refused by the kernel, which is fine.
     unsafe {
         let mut all = std::mem::zeroed::<libc::sigset_t>();
         libc::sigfillset(&mut all);
         libc::sigprocmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
-        let mut default = std::mem::zeroed::<libc::sigaction>();
-        default.sa_sigaction = libc::SIG_DFL;
         for number in 1..=64 {
-            libc::sigaction(number, &default, std::ptr::null_mut());
+            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null_mut::<u64>(), 8usize);
         }
     }
 }
