@@ -10,8 +10,9 @@ use super::segment::Segment;
 use super::source::within;
 use jiff::Timestamp;
 
-/// How far before the window the first part of a line is looked for while only the other stream was seen.
-const LOOK_BACK: u64 = 1024 * 1024;
+/// Bytes before the window in which the first part of a line is looked for, counted anew from each part: further back
+/// a line doesn't begin whose parts are written at once.
+const LOOK_BACK: u64 = 128 * 1024;
 /// A line may begin before `since` and end after it: at most one of each stream, which then isn't wanted.
 const STREAMS: usize = 2;
 
@@ -53,8 +54,8 @@ struct Count {
     missing: usize,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
-    /// For each stream, whether a line of the window may have parts before.
-    open: [bool; 2],
+    /// For each stream, whether a line of the window can have no parts further back.
+    closed: [bool; 2],
     /// Bytes since the window was full and no part was met.
     looked_back: u64,
     parser: Parser,
@@ -62,7 +63,7 @@ struct Count {
 
 impl Count {
     fn new(missing: usize, since: Option<Timestamp>, until: Option<Timestamp>) -> Self {
-        Self { missing, since, until, open: [false; 2], looked_back: 0, parser: Parser::default() }
+        Self { missing, since, until, closed: [false; 2], looked_back: 0, parser: Parser::default() }
     }
 
     fn is_full(&self) -> bool {
@@ -71,7 +72,7 @@ impl Count {
 
     /// A line doesn't reach into the run before.
     fn next_run(&mut self) {
-        self.open = [false; 2];
+        self.closed = [false; 2];
     }
 
     /// Goes through a file; the place where all is found.
@@ -80,11 +81,11 @@ impl Count {
         while let Some((place, line)) = backwards.previous_line()? {
             let length = line.len() as u64;
             if let Some(record) = self.parser.parse(line) {
-                take(&mut self.open, &mut self.missing, &mut self.looked_back, &record, self.since, self.until);
+                take(&mut self.closed, &mut self.missing, &mut self.looked_back, &record, self.since, self.until);
             }
             if self.missing == 0 {
                 self.looked_back += length;
-                if self.open == [false; 2] || self.looked_back > LOOK_BACK {
+                if self.closed == [true; 2] || self.looked_back > LOOK_BACK {
                     return Ok(Some(place));
                 }
             }
@@ -94,33 +95,30 @@ impl Count {
 }
 
 fn take(
-    open: &mut [bool; 2],
+    closed: &mut [bool; 2],
     missing: &mut usize,
     looked_back: &mut u64,
     record: &Record<'_>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
 ) {
-    let [stdout, stderr] = open;
-    let open = match record.stream {
+    let [stdout, stderr] = closed;
+    let closed = match record.stream {
         Stream::Stdout => stdout,
         Stream::Stderr => stderr,
     };
     if record.partial {
-        // A part of a line that ends later: its beginning lies further back.
-        if *open {
+        // A part of a line that ends later, or of one that never ended and comes last: it may begin further back.
+        if !*closed {
             *looked_back = 0;
         }
     } else if *missing == 0 {
         // The end of the line before.
-        *open = false;
-    } else {
-        *open = true;
-        if within(record, since, until) {
-            *missing -= 1;
-        } else if since.is_some_and(|since| record.time < since) {
-            // Times never go back within a run: nothing before is wanted.
-            *missing = 0;
-        }
+        *closed = true;
+    } else if within(record, since, until) {
+        *missing -= 1;
+    } else if since.is_some_and(|since| record.time < since) {
+        // Times never go back within a run: nothing before is wanted.
+        *missing = 0;
     }
 }
