@@ -4,7 +4,7 @@
 //! All that belongs to it lies in `$XDG_STATE_HOME/harness/<id>/`. Finding it needs no more than the file's path and
 //! its `name:`, so that `stop`, `status` and `logs` work while the file has errors, and also after it was deleted.
 
-use harness_config::discover::{DiscoverError, discover};
+use harness_config::{DiscoverError, discover};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;

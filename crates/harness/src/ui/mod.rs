@@ -112,6 +112,12 @@ impl Ui {
         written(stdout.write_all(text).and_then(|()| stdout.flush()))
     }
 
+    /// Writes bytes exactly as they are: whoever made them has settled the colours.
+    pub(crate) fn out_bytes(&self, bytes: &[u8]) -> Result<(), WriteError> {
+        let mut stdout = io::stdout().lock();
+        written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+    }
+
     /// Writes a document in the asked format (JSON when a table was asked for).
     pub(crate) fn document(&self, document: &impl Serialize) -> Result<(), WriteError> {
         match self.format {

@@ -1,0 +1,132 @@
+//! `harness daemon`.
+
+use super::{Context, examples, offline};
+use crate::api::{self, DaemonInfo};
+use crate::connect::{self, CallError};
+use crate::error::CommandError;
+use crate::exit::Exit;
+use crate::ui::style;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Look after the daemon that runs the project's services
+///
+/// `harness start` starts it by itself; it ends with `harness stop`. Services don't depend on it: they go on while it
+/// is away, and it finds them again.
+#[derive(clap::Args, Debug)]
+#[command(before_help = examples![
+    "harness daemon status      Which daemon runs, since when, with what"
+    "harness daemon stop        End it; services go on"
+    "harness daemon run         Run it in the foreground, for a service manager"
+])]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Run the daemon in the foreground, until it is told to end
+    Run(Run),
+    /// Show the daemon: process, version, folders
+    Status,
+    /// End the daemon; services go on under their keepers
+    Stop,
+}
+
+#[derive(clap::Args, Debug)]
+struct Run {
+    /// The project's state folder; else that of the configuration file
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
+    /// Open descriptor to which one byte is written as soon as the daemon answers, or else why it can't
+    #[arg(long, value_name = "NUMBER", hide = true)]
+    ready_fd: Option<i32>,
+}
+
+/// How long the daemon may take to end.
+const END: Duration = Duration::from_secs(10);
+
+#[derive(serde::Serialize)]
+struct Document<'a> {
+    schema: u32,
+    daemon: Option<&'a DaemonInfo>,
+}
+
+pub(crate) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
+    match args.command {
+        Command::Run(run) => foreground(context, run),
+        Command::Status => status(context),
+        Command::Stop => stop(context),
+    }
+}
+
+fn foreground(context: &Context, run: Run) -> Result<Exit, CommandError> {
+    let state_dir = match run.state_dir {
+        Some(state_dir) => state_dir,
+        None => {
+            let project = context.project()?;
+            project.create_state_dir()?;
+            project.state_dir
+        }
+    };
+    connect::serve(state_dir, run.ready_fd)
+}
+
+fn status(context: &Context) -> Result<Exit, CommandError> {
+    let project = context.project()?;
+    let info = connect::block_on(async |executor| {
+        let Some(daemon) = connect::existing(executor, &project).await? else { return Ok(None) };
+        Ok(Some(daemon.call::<DaemonInfo>(api::DAEMON_STATUS, &serde_json::json!({})).await?))
+    })?;
+    if !context.ui.is_table() {
+        context.ui.document(&Document { schema: 1, daemon: info.as_ref() })?;
+        return Ok(Exit::OK);
+    }
+    let Some(info) = info else {
+        let live = offline::live_instances(&project)?;
+        context.ui.say(match live.len() {
+            0 => "No daemon runs, and no service.".to_owned(),
+            n => format!("No daemon runs; {n} services go on without it. The next command that needs it starts it."),
+        });
+        return Ok(Exit::OK);
+    };
+    let config = info.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    for (key, value) in [
+        ("pid", info.pid.to_string()),
+        ("version", info.version),
+        ("since", info.started_at),
+        ("project", info.project_id),
+        ("config", config),
+        ("state", info.state_dir.display().to_string()),
+        ("running", info.running.to_string()),
+    ] {
+        context.ui.out(format_args!("{}  {value}", style::paint(style::STRONG, format_args!("{key:<8}"))))?;
+    }
+    Ok(Exit::OK)
+}
+
+fn stop(context: &Context) -> Result<Exit, CommandError> {
+    let project = context.project()?;
+    connect::block_on(async |executor| {
+        let Some(daemon) = connect::existing(executor, &project).await? else {
+            context.ui.say("No daemon runs.");
+            return Ok(Exit::OK);
+        };
+        let info: DaemonInfo = daemon.call(api::DAEMON_STATUS, &serde_json::json!({})).await?;
+        let mut waiter = super::wait::Waiter::new(context, &daemon, std::time::Instant::now()).await?;
+        match daemon.call::<serde_json::Value>(api::DAEMON_STOP, &serde_json::json!({})).await {
+            Ok(_) | Err(CallError::Closed { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if !waiter.closed(END).await {
+            return Err(CommandError::new(Exit::TIMED_OUT, format!("the daemon (pid {}) has not ended", info.pid))
+                .hint(format!("`kill -9 {}` ends it; services go on", info.pid)));
+        }
+        context.ui.say(match info.running {
+            0 => "The daemon has ended.".to_owned(),
+            n => format!("The daemon has ended; {n} services go on. The next command that needs it starts it."),
+        });
+        Ok(Exit::OK)
+    })
+}

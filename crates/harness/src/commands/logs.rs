@@ -1,0 +1,167 @@
+//! `harness logs`: reads what the keepers wrote, so it needs no daemon.
+
+use super::{Context, examples, offline, outcome};
+use crate::error::CommandError;
+use crate::exit::Exit;
+use crate::project::Project;
+use crate::ui::Format;
+use crate::ui::describe::Labels;
+use crate::ui::logs::{Record, Shape};
+use crate::ui::table::visible;
+use crate::ui::time::parse_moment;
+use command_executor::log::{self, Follower, LogLine, LogQuery};
+use jiff::Timestamp;
+use regex_lite::Regex;
+
+/// Bytes that are gathered before they are written.
+const BATCH: usize = 64 * 1024;
+
+/// Show what services said, merged by time; also of those that have stopped
+#[derive(clap::Args, Debug)]
+#[command(before_help = examples![
+    "harness logs                      Everything there is"
+    "harness logs -f web db            Follow two services"
+    "harness logs -n 100 --since 10m   The last 100 lines of each, of the last ten minutes"
+    "harness logs --grep 'error|panic' --no-prefix web"
+])]
+pub(crate) struct Args {
+    /// Services or instances; without any, all
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Go on with what is written from now on, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last so many lines of each instance
+    #[arg(short = 'n', long = "tail", value_name = "NUMBER")]
+    tail: Option<usize>,
+    /// Only lines younger than this: 10m, or later than 2026-11-23T10:00:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only lines older than this
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Only lines that match this regular expression
+    #[arg(long, value_name = "REGEX")]
+    grep: Option<String>,
+    /// Lines as they are, without name
+    #[arg(long)]
+    no_prefix: bool,
+    /// The time in front of each line
+    #[arg(short, long)]
+    timestamps: bool,
+}
+
+pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    let project = context.project()?;
+    let instances = instances(&project, &args.names)?;
+    if instances.is_empty() && !args.follow {
+        context.ui.say("There are no logs yet. `harness start` starts the services of services.yaml.");
+        return Ok(Exit::OK);
+    }
+    let now = Timestamp::now();
+    let moment = |flag: &str, text: &Option<String>| {
+        let moment = text.as_deref().map(|text| parse_moment(text, now)).transpose();
+        moment.map_err(|message| CommandError::usage(format!("{flag}: {message}")))
+    };
+    let query = LogQuery {
+        instances: instances.clone(),
+        tail: args.tail,
+        since: moment("--since", &args.since)?,
+        until: moment("--until", &args.until)?,
+    };
+    let grep = args.grep.as_deref().map(Regex::new).transpose();
+    let grep = grep.map_err(|error| CommandError::usage(format!("--grep: {error}")))?;
+    let labels = Labels::new(instances.iter().map(|name| super::wait::service_of(name)));
+    let names = instances.iter().map(|name| visible(labels.of(super::wait::service_of(name), name))).max();
+    let shape = outcome::log_shape(context, names.unwrap_or(0), !args.no_prefix, args.timestamps);
+    let mut output = Output { context, shape, labels, grep, buffer: Vec::new() };
+    if args.follow {
+        return follow(&project, &query, &mut output);
+    }
+    let mut failed = None;
+    for line in log::read(&project.state_dir, &query)? {
+        match line {
+            Ok(line) => output.line(&line)?,
+            Err(error) => failed = Some(error),
+        }
+    }
+    output.flush()?;
+    failed.map_or(Ok(Exit::OK), |error| Err(error.into()))
+}
+
+fn follow(project: &Project, query: &LogQuery, output: &mut Output<'_>) -> Result<Exit, CommandError> {
+    if !project.state_dir.is_dir() {
+        return Err(CommandError::new(Exit::GENERAL, "nothing was ever started in this project")
+            .hint("`harness start` starts the services of services.yaml"));
+    }
+    let mut follower = Follower::new(&project.state_dir, query)?;
+    async_io::block_on(async {
+        loop {
+            for line in follower.next().await? {
+                output.line(&line)?;
+            }
+            output.flush()?;
+        }
+    })
+}
+
+/// The instances that names mean: those that left something, in order.
+fn instances(project: &Project, names: &[String]) -> Result<Vec<String>, CommandError> {
+    let known = offline::logged_instances(project)?;
+    if names.is_empty() {
+        return Ok(known);
+    }
+    let mut chosen: Vec<String> = Vec::new();
+    for name in names {
+        let before = chosen.len();
+        for instance in &known {
+            if (instance == name || super::wait::service_of(instance) == name) && !chosen.contains(instance) {
+                chosen.push(instance.clone());
+            }
+        }
+        let repeated = chosen.iter().any(|c| c == name || super::wait::service_of(c) == name);
+        if chosen.len() == before && !repeated {
+            let mut services: Vec<String> =
+                known.iter().map(|instance| super::wait::service_of(instance).to_owned()).collect();
+            services.dedup();
+            return Err(CommandError::unknown_name(name, &services));
+        }
+    }
+    Ok(chosen)
+}
+
+struct Output<'a> {
+    context: &'a Context,
+    shape: Shape,
+    labels: Labels,
+    grep: Option<Regex>,
+    buffer: Vec<u8>,
+}
+
+impl Output<'_> {
+    fn line(&mut self, line: &LogLine) -> Result<(), CommandError> {
+        if let Some(grep) = &self.grep
+            && !grep.is_match(&String::from_utf8_lossy(&line.text))
+        {
+            return Ok(());
+        }
+        if self.context.ui.format == Format::Table {
+            let name = self.labels.of(super::wait::service_of(&line.instance), &line.instance);
+            self.shape.write(name, line, &mut self.buffer);
+        } else {
+            let text = serde_json::to_string(&Record::new(line))
+                .map_err(|error| CommandError::new(Exit::GENERAL, error.to_string()))?;
+            self.buffer.extend_from_slice(text.as_bytes());
+            self.buffer.push(b'\n');
+        }
+        if self.buffer.len() >= BATCH { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), CommandError> {
+        if !self.buffer.is_empty() {
+            self.context.ui.out_bytes(&self.buffer)?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! `harness restart`.
+
+use super::verdict::{self, Expect};
+use super::wait::{End, Waiter};
+use super::{Context, examples, load, offline, outcome, start, stop, wait};
+use crate::api::{self, RestartParams, RestartResult};
+use crate::connect;
+use crate::error::CommandError;
+use crate::exit::Exit;
+use std::time::Instant;
+
+/// Restart services with the file as it is now, and wait until they are ready
+#[derive(clap::Args, Debug)]
+#[command(before_help = examples![
+    "harness restart web        web, with its definition as the file has it now"
+    "harness restart web-2      One instance of several"
+    "harness restart            Everything that should run"
+])]
+pub(crate) struct Args {
+    /// Services or instances; without any, all that should run
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Return as soon as the daemon has the wish
+    #[arg(long)]
+    no_wait: bool,
+    /// Kill at once instead of asking to stop
+    #[arg(long)]
+    force: bool,
+}
+
+pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    let begin = Instant::now();
+    let project = context.project()?;
+    let stack = if project.deleted {
+        None
+    } else {
+        let stack = load::load(context, &project, false)?.stack;
+        load::check_names(&stack, &args.names)?;
+        Some(stack)
+    };
+    let params = RestartParams {
+        stack,
+        names: args.names.clone(),
+        env: Context::caller_environment(),
+        force: args.force,
+    };
+    connect::block_on(async |executor| {
+        let running = connect::existing(executor, &project).await?;
+        let daemon = match running {
+            Some(daemon) => daemon,
+            None if offline::live_instances(&project)?.is_empty() => {
+                return Err(CommandError::new(Exit::GENERAL, "nothing is running, so there is nothing to restart")
+                    .hint("`harness start` starts it"));
+            }
+            None => connect::or_start(executor, &project).await?,
+        };
+        let before = start::running_pids(&daemon).await?;
+        let result: RestartResult = daemon.call(api::STACK_RESTART, &params).await?;
+        let wanted: Vec<Expect> = result
+            .restarting
+            .iter()
+            .map(|name| {
+                let instance = name.to_string();
+                let pid = before.iter().find(|(known, _)| *known == instance).map(|(_, pid)| *pid);
+                Expect { instance, after: result.revision, not_pid: pid, deaths_before: 0 }
+            })
+            .collect();
+        if args.no_wait {
+            context.ui.say(format_args!("{} restarting", wanted.len()));
+            return Ok(Exit::OK);
+        }
+        let mut waiter = Waiter::new(context, &daemon, begin).await?;
+        let (end, verdicts) = waiter.ready(&wanted).await?;
+        let exit = match end {
+            End::Interrupted => wait::interrupted(),
+            _ => verdict::exit(&verdicts, end == End::TimedOut),
+        };
+        outcome::summary(context, &project, &wanted, &verdicts, &waiter.board, begin.elapsed(), exit)?;
+        if end == End::Settled {
+            outcome::advise(context, &wanted, &verdicts);
+        } else {
+            stop::say_goes_on(context);
+        }
+        Ok(exit)
+    })
+}

@@ -1,0 +1,368 @@
+//! Watches the registry until something is settled, with live progress.
+
+use super::Context;
+use super::verdict::{Expect, Verdict, judge, settled};
+use crate::connect::{CallError, Change, Changes, Daemon};
+use crate::error::CommandError;
+use crate::exit::Exit;
+use crate::ui::describe::{self, Labels};
+use crate::ui::progress::{Item, Painter, Phase, Screen, frame};
+use crate::ui::time::short;
+use crate::ui::{Ui, style};
+use async_io::Timer;
+use async_signal::{Signal, Signals};
+use futures_lite::{FutureExt, StreamExt, future};
+use service_registry::model::{Entry, ReasonCode, State};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Time between two frames.
+const FRAME: Duration = Duration::from_millis(80);
+/// Where nothing can be redrawn: after this much silence it is said what is being waited for.
+const SILENCE: Duration = Duration::from_secs(2);
+/// What the registry said before the start is taken as its last word after this time: the daemon had nothing to add.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Everything that the registry has said.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    /// By instance.
+    pub(super) entries: HashMap<String, Entry>,
+}
+
+impl Board {
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Snapshot(entries) => {
+                self.entries =
+                    entries.iter().map(|entry| (entry.instance.clone(), Entry::clone(entry))).collect();
+            }
+            Change::Event(event) => match &event.entry {
+                Some(entry) => {
+                    self.entries.insert(event.instance.clone(), Entry::clone(entry));
+                }
+                None => {
+                    self.entries.remove(&event.instance);
+                }
+            },
+        }
+    }
+}
+
+/// Why the waiting ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Nothing is left to wait for.
+    Settled,
+    /// `--timeout`.
+    TimedOut,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+enum Wake {
+    Change(Result<Change, CallError>),
+    Tick,
+    Deadline,
+    Interrupt,
+}
+
+/// Waits on one subscription.
+pub(super) struct Waiter<'a> {
+    ui: &'a Ui,
+    changes: Changes,
+    signals: Signals,
+    pub(super) board: Board,
+    pub(super) begin: Instant,
+    deadline: Option<Instant>,
+    painter: Option<Painter>,
+    tick: usize,
+    /// What was said of each instance, and when it was settled.
+    told: HashMap<String, (String, Option<Instant>)>,
+    spoke: Instant,
+    silence: Duration,
+}
+
+impl<'a> Waiter<'a> {
+    /// Subscribes: a snapshot comes first.
+    pub(super) async fn new(
+        context: &'a Context,
+        daemon: &Daemon,
+        begin: Instant,
+    ) -> Result<Self, CommandError> {
+        let signals = Signals::new([Signal::Int])
+            .map_err(|error| CommandError::io("can't listen for Ctrl-C", &error))?;
+        let live = context.ui.stderr_terminal && !context.ui.quiet;
+        Ok(Self {
+            ui: &context.ui,
+            changes: daemon.watch().await?,
+            signals,
+            board: Board::default(),
+            begin,
+            deadline: context.global.timeout.and_then(|timeout| begin.checked_add(timeout)),
+            painter: live.then(|| Painter::new(Screen::Stderr)),
+            tick: 0,
+            told: HashMap::new(),
+            spoke: Instant::now(),
+            silence: SILENCE,
+        })
+    }
+
+    /// Waits until each of `wanted` is settled, and says how it goes.
+    pub(super) async fn ready(&mut self, wanted: &[Expect]) -> Result<(End, Vec<Verdict>), CommandError> {
+        let mut wanted = wanted.to_vec();
+        let mut graced = false;
+        loop {
+            let verdicts = judge(&wanted, &self.board.entries);
+            let items = self.ready_items(&wanted, &verdicts);
+            if settled(&verdicts) {
+                self.finish(items);
+                return Ok((End::Settled, verdicts));
+            }
+            self.show(items);
+            match self.wake().await {
+                Wake::Change(change) => self.take(change?).await?,
+                Wake::Tick => {
+                    if !graced && self.begin.elapsed() > GRACE {
+                        graced = true;
+                        wanted.iter_mut().for_each(|expect| expect.after = 0);
+                    }
+                }
+                Wake::Deadline => return Ok((self.leave(End::TimedOut), verdicts)),
+                Wake::Interrupt => return Ok((self.leave(End::Interrupted), verdicts)),
+            }
+        }
+    }
+
+    /// Waits until none of `names` runs any more, and says how it goes.
+    pub(super) async fn stopped(&mut self, names: &[String]) -> Result<End, CommandError> {
+        loop {
+            let gone: Vec<bool> = names.iter().map(|name| is_gone(self.board.entries.get(name))).collect();
+            let items = self.stop_items(names, &gone);
+            if gone.iter().all(|gone| *gone) {
+                self.finish(items);
+                return Ok(End::Settled);
+            }
+            self.show(items);
+            match self.wake().await {
+                Wake::Change(change) => self.take(change?).await?,
+                Wake::Tick => {}
+                Wake::Deadline => return Ok(self.leave(End::TimedOut)),
+                Wake::Interrupt => return Ok(self.leave(End::Interrupted)),
+            }
+        }
+    }
+
+    /// Waits until the other end of the connection is gone, at most `limit`.
+    pub(super) async fn closed(&mut self, limit: Duration) -> bool {
+        let closed = async {
+            while self.changes.next().await.is_ok() {}
+            true
+        };
+        let late = async {
+            Timer::after(limit).await;
+            false
+        };
+        closed.or(late).await
+    }
+
+    /// Takes a change and all that came with it, so that a burst is one frame.
+    async fn take(&mut self, change: Change) -> Result<(), CommandError> {
+        self.board.take(change);
+        while let Some(change) = future::poll_once(self.changes.next()).await {
+            self.board.take(change?);
+        }
+        Ok(())
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let Self { changes, signals, deadline, .. } = self;
+        let change = async { Wake::Change(changes.next().await) };
+        let tick = async {
+            Timer::after(FRAME).await;
+            Wake::Tick
+        };
+        let interrupt = async {
+            signals.next().await;
+            Wake::Interrupt
+        };
+        let deadline = async {
+            match deadline {
+                Some(deadline) => Timer::at(*deadline).await,
+                None => future::pending().await,
+            };
+            Wake::Deadline
+        };
+        interrupt.or(deadline).or(change).or(tick).await
+    }
+
+    fn ready_items(&mut self, wanted: &[Expect], verdicts: &[Verdict]) -> Vec<Item> {
+        let labels = Labels::new(wanted.iter().map(|expect| service_of(&expect.instance)));
+        let states = wanted.iter().zip(verdicts).map(|(expect, verdict)| {
+            let entry = self.board.entries.get(&expect.instance);
+            let (phase, text) = word(*verdict, entry);
+            (expect.instance.clone(), phase, text)
+        });
+        let states: Vec<_> = states.collect();
+        self.timed(states, &labels)
+    }
+
+    fn stop_items(&mut self, names: &[String], gone: &[bool]) -> Vec<Item> {
+        let labels = Labels::new(names.iter().map(|name| service_of(name)));
+        let states = names.iter().zip(gone).map(|(name, gone)| {
+            let (phase, text) = match self.board.entries.get(name) {
+                _ if *gone => (Phase::Done, "stopped".to_owned()),
+                Some(entry) if entry.status.state == State::Stopping => (Phase::Busy, "stopping".to_owned()),
+                _ => (Phase::Waiting, "waiting for what needs it to stop".to_owned()),
+            };
+            (name.clone(), phase, text)
+        });
+        let states: Vec<_> = states.collect();
+        self.timed(states, &labels)
+    }
+
+    fn timed(&mut self, states: Vec<(String, Phase, String)>, labels: &Labels) -> Vec<Item> {
+        let now = Instant::now();
+        let items = states.into_iter().map(|(instance, phase, text)| {
+            let done = matches!(phase, Phase::Done | Phase::Failed);
+            let told = self.told.entry(instance.clone()).or_default();
+            if !done {
+                told.1 = None;
+            }
+            let end = if done { *told.1.get_or_insert(now) } else { now };
+            let name = labels.of(service_of(&instance), &instance).to_owned();
+            if self.painter.is_none() && told.0 != text {
+                if !told.0.is_empty() || done {
+                    let time = short(end.saturating_duration_since(self.begin));
+                    let time = if done { style::paint(style::DIM, format_args!("  {time}")) } else { String::new() };
+                    self.ui.say(format_args!("{} {name}: {text}{time}", symbol(phase)));
+                    self.spoke = now;
+                }
+                told.0.clone_from(&text);
+            }
+            Item { name, phase, text, time: end.saturating_duration_since(self.begin) }
+        });
+        items.collect()
+    }
+
+    fn show(&mut self, items: Vec<Item>) {
+        self.tick += 1;
+        if let Some(painter) = &mut self.painter {
+            let (width, height) = self.ui.stderr_size();
+            let lines = frame(&items, self.tick, width, height);
+            // Without a terminal to draw on, the summary will do.
+            let _ = painter.draw(lines);
+        } else if self.spoke.elapsed() > self.silence {
+            let rest: Vec<&Item> =
+                items.iter().filter(|item| !matches!(item.phase, Phase::Done | Phase::Failed)).collect();
+            let first = rest.iter().take(3).map(|item| format!("{}: {}", item.name, item.text));
+            let more = rest.len().saturating_sub(3);
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+            let first: Vec<String> = first.collect();
+            self.ui.say(format_args!("● {}{more}, {}", first.join("; "), short(self.begin.elapsed())));
+            self.spoke = Instant::now();
+            self.silence = (self.silence * 2).min(Duration::from_secs(30));
+        }
+    }
+
+    fn finish(&mut self, items: Vec<Item>) {
+        self.show(items);
+        if let Some(painter) = &mut self.painter {
+            painter.leave();
+        }
+    }
+
+    fn leave(&mut self, end: End) -> End {
+        if let Some(painter) = &mut self.painter {
+            painter.leave();
+        }
+        end
+    }
+}
+
+fn symbol(phase: Phase) -> String {
+    match phase {
+        Phase::Done => style::paint(style::GOOD, "✓"),
+        Phase::Failed => style::paint(style::ERROR, "✗"),
+        Phase::Late => style::paint(style::WARNING, "●"),
+        Phase::Busy | Phase::Waiting => style::paint(style::BUSY, "●"),
+    }
+}
+
+/// The service of an instance's name.
+pub(super) fn service_of(instance: &str) -> &str {
+    instance.rsplit_once('-').map_or(instance, |(service, _)| service)
+}
+
+fn is_gone(entry: Option<&Entry>) -> bool {
+    let Some(entry) = entry else { return true };
+    let code = entry.status.reason.as_ref().map(|reason| reason.code);
+    match entry.status.state {
+        State::Registered => code != Some(ReasonCode::Waiting),
+        State::Stopped | State::Failed => code != Some(ReasonCode::Backoff),
+        State::Starting | State::Running | State::Stopping => false,
+    }
+}
+
+fn word(verdict: Verdict, entry: Option<&Entry>) -> (Phase, String) {
+    let Some(entry) = entry else { return (Phase::Waiting, "waiting".into()) };
+    let reason = describe::reason(entry);
+    match verdict {
+        Verdict::Ready => (Phase::Done, "ready".into()),
+        Verdict::Completed => (Phase::Done, "completed".into()),
+        Verdict::Failed if reason.is_empty() => (Phase::Failed, "failed".into()),
+        Verdict::Failed => (Phase::Failed, format!("failed: {reason}")),
+        Verdict::Ended if reason.is_empty() => (Phase::Failed, "ended by itself".into()),
+        Verdict::Ended => (Phase::Failed, format!("ended: {reason}")),
+        Verdict::Blocked if reason.is_empty() => (Phase::Failed, "blocked".into()),
+        Verdict::Blocked => (Phase::Failed, reason),
+        Verdict::Overdue if reason.is_empty() => (Phase::Late, "not ready in time".into()),
+        Verdict::Overdue => (Phase::Late, reason),
+        Verdict::Pending => {
+            let code = entry.status.reason.as_ref().map(|reason| reason.code);
+            match (entry.status.state, code) {
+                (_, Some(ReasonCode::Waiting)) => (Phase::Waiting, reason),
+                (_, Some(ReasonCode::Backoff)) => (Phase::Busy, reason),
+                (State::Starting, _) if !reason.is_empty() => (Phase::Busy, reason),
+                (State::Running, _) if entry.health.is_some() => {
+                    (Phase::Busy, "waiting for its health check".into())
+                }
+                (State::Starting | State::Running, _) => (Phase::Busy, "starting".into()),
+                (State::Stopping, _) => (Phase::Busy, "stopping".into()),
+                _ => (Phase::Waiting, "waiting".into()),
+            }
+        }
+    }
+}
+
+/// The exit code of an interrupted wait.
+pub(super) fn interrupted() -> Exit {
+    Exit::INTERRUPTED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use service_registry::model::Reason;
+
+    #[test]
+    fn what_is_gone_and_what_is_not() {
+        use State::{Failed, Registered, Running, Starting, Stopped, Stopping};
+        for (state, code, gone) in [
+            (Registered, None, true),
+            (Registered, Some(ReasonCode::Waiting), false),
+            (Starting, None, false),
+            (Running, None, false),
+            (Stopping, None, false),
+            (Stopped, Some(ReasonCode::StopRequested), true),
+            (Failed, Some(ReasonCode::GaveUp), true),
+            (Failed, Some(ReasonCode::Backoff), false),
+        ] {
+            let mut entry = Entry::new("web", "web-1", jiff::Timestamp::UNIX_EPOCH);
+            entry.status.state = state;
+            entry.status.reason = code.map(|code| Reason::new(code, ""));
+            assert_eq!(is_gone(Some(&entry)), gone, "{state} {code:?}");
+        }
+        assert!(is_gone(None));
+    }
+}
