@@ -44,3 +44,8 @@ pub mod store;
 pub mod wire;
 
 mod unix;
+
+/// The example of the README is compiled with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

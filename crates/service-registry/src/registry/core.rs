@@ -82,8 +82,9 @@ impl Core {
 
     pub(super) fn listing(&self, filter: &Filter) -> Listing {
         let wanted = self.entries.values().filter(|(e, _)| filter.wants_name(&e.service, &e.instance));
-        let mut entries: Vec<_> = wanted.map(|(entry, _)| Arc::clone(entry)).collect();
-        entries.sort_by(|a, b| place(a).cmp(&place(b)));
+        let mut placed: Vec<_> = wanted.map(|(entry, _)| (place(entry), entry)).collect();
+        placed.sort_unstable_by_key(|(place, _)| *place);
+        let entries = placed.into_iter().map(|(_, entry)| Arc::clone(entry)).collect();
         Listing { entries, revision: self.revision }
     }
 
