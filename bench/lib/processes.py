@@ -29,6 +29,12 @@ class Child:
         """The moment of its end in nanoseconds, and its exit code (negative: the signal)."""
         return self.reaper.wait(self.pid, self.started, seconds)
 
+    def failed(self):
+        """Whether it has ended with anything but 0."""
+        with self.reaper.changed:
+            at, code = self.reaper.ended.get(self.pid, (0, 0))
+            return at >= self.started and code != 0
+
     def text(self):
         """What it has printed so far."""
         with open(self.output, errors="replace") as f:

@@ -11,7 +11,6 @@ import time
 from processes import Ended, cpu_between, cpu_seconds, descendants, pss_bytes, wait_gone
 from systems import Harness, Session
 
-FIRST_PORT = 21000
 LINES = 1_000_000
 # Services that are this old are stable for every system here.
 STABLE_SECONDS = 11
@@ -65,26 +64,27 @@ class Reports:
             self.pids[numbers[0]] = numbers[1]
         return numbers
 
-    def listening(self, count):
-        """Waits for `count` ports; the moment at which the last began to listen."""
+    def listening(self, count, main):
+        """Waits for `count` ports; the moment at which the last began to listen. Ends early if `main` has failed."""
         last, deadline = 0, time.monotonic() + PATIENCE
         while len(self.pids) < count:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"only {len(self.pids)} of {count} services listen")
             try:
-                last = max(last, self.next(left)[2])
+                last = max(last, self.next(min(left, 1))[2])
             except TimeoutError:
-                continue
+                if main.failed():
+                    raise Ended(f"it ended when {len(self.pids)} of {count} services were listening") from None
         return last
 
 
 class Bench:
     """Carries sessions out; `wanted` are keys of ROWS."""
 
-    def __init__(self, place, folder, reaper, wanted, say):
+    def __init__(self, place, folder, reaper, wanted, first_port):
         self.place, self.folder, self.reaper = place, pathlib.Path(folder), reaper
-        self.wanted, self.say = wanted, say
+        self.wanted, self.first_port = wanted, first_port
         self.sessions = 0
 
     def kinds(self, system):
@@ -116,7 +116,7 @@ class Bench:
         self.sessions += 1
         folder = self.folder / f"s{self.sessions}"
         folder.mkdir()
-        session = Session(self.place, folder, count, FIRST_PORT, str(folder / "report"))
+        session = Session(self.place, folder, count, self.first_port, str(folder / "report"))
         system.prepare(session)
         return session
 
@@ -137,7 +137,7 @@ class Bench:
 
     def started(self, system, session, reports, main):
         """Waits until everything listens; milliseconds till then, and till `start` has returned."""
-        listening = (reports.listening(session.count) - main.started) / 1e6
+        listening = (reports.listening(session.count, main) - main.started) / 1e6
         if not system.returns:
             return listening, None
         ended, code = main.wait(PATIENCE)
@@ -177,7 +177,7 @@ class Bench:
             figures["status"] = self.time_command(status, system.env(session), session, lines=session.count)
         if "replace" in self.wanted:
             time.sleep(max(0.0, since + STABLE_SECONDS - time.monotonic()))
-            taken = [self.replace(reports, FIRST_PORT + i) for i in (7, 42, 77)]
+            taken = [self.replace(reports, self.first_port + i) for i in (7, 42, 77)]
             figures["replace"] = sorted(taken)[1]
         return figures
 

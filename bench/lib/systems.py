@@ -287,9 +287,9 @@ class Harness(System):
     returns = True
     check = ""
 
-    @property
-    def program(self):
-        return self.place.parent / "release/harness"
+    def __init__(self, place):
+        super().__init__(place)
+        self.program = place.parent / "release/harness"
 
     def missing(self):
         return [] if self.program.exists() else [str(self.program)]
