@@ -230,7 +230,6 @@ class Supervisord(System):
         return [self.find("supervisord"), "-c", str(session.folder / "supervisord.conf")]
 
     def stop(self, session, main, reaper):
-        # `shutdown` instead takes half a minute for 100 services.
         return reaper.spawn(self.ctl(session, "stop", "all"), self.env(session), session.output + ".stop")
 
     def status_argv(self, session):
