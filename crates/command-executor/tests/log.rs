@@ -1,5 +1,7 @@
 //! The log reader on files as keepers write them: order, times, ends, and files that change while they are read.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
+
 use command_executor::log::{Follower, LogError, LogLine, LogQuery, Stream, last_lines, read};
 use jiff::Timestamp;
 use proptest::prelude::*;
