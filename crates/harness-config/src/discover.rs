@@ -99,10 +99,7 @@ mod tests {
     fn an_explicit_file_must_exist() {
         let folder = tempfile::tempdir().unwrap();
         let missing = Path::new("x.yaml");
-        assert!(matches!(
-            discover(folder.path(), None, Some(missing)),
-            Err(DiscoverError::Missing { .. })
-        ));
+        assert!(matches!(discover(folder.path(), None, Some(missing)), Err(DiscoverError::Missing { .. })));
         fs::write(folder.path().join("x.yaml"), "").unwrap();
         assert_eq!(discover(folder.path(), None, Some(missing)).unwrap(), folder.path().join("x.yaml"));
     }

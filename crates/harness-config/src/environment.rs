@@ -111,7 +111,8 @@ fn parse_line(text: &str, begin: usize, end: usize) -> (Parsed, usize) {
         match c {
             c if c == quote => {
                 let stop = value_at + 1 + at;
-                let next = text.get(stop..).and_then(|rest| rest.find('\n')).map_or(text.len(), |n| stop + n + 1);
+                let next =
+                    text.get(stop..).and_then(|rest| rest.find('\n')).map_or(text.len(), |n| stop + n + 1);
                 return (Ok(line_of(out, quote == '"', value_at + 1..stop)), next);
             }
             '\\' if quote == '"' => match chars.next() {

@@ -30,13 +30,14 @@ mod lower;
 mod schema;
 mod show;
 
-
 pub use diagnostic::{Diagnostic, Severity, has_errors, location, render, to_json};
 pub use discover::{DiscoverError, FILE_NAMES, discover};
 pub use load::{LoadOptions, Loaded, load, load_str, project_name};
 pub use schema::json_schema;
 pub use show::{Resolved, render_stack, resolved};
 
-pub use source::{Disk, FileKind, Files, MAX_FILE_BYTES, NoFiles, Position, ReadError, Source, Sources, Span};
+pub use source::{
+    Disk, FileKind, Files, MAX_FILE_BYTES, NoFiles, Position, ReadError, Source, Sources, Span,
+};
 
 pub use orchestrator::model::Stack;

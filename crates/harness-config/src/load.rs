@@ -87,7 +87,8 @@ fn unreadable(error: &ReadError) -> Diagnostic {
 
 /// Reads a text as if it stood at `path`; every file that it names is looked for through `files`.
 pub fn load_str(path: &Path, text: &str, options: &LoadOptions, files: &dyn Files) -> Loaded {
-    let name = path.file_name().map_or_else(|| "services.yaml".into(), |name| name.to_string_lossy().into_owned());
+    let name =
+        path.file_name().map_or_else(|| "services.yaml".into(), |name| name.to_string_lossy().into_owned());
     read(name, folder_of(path), text.into(), options, files)
 }
 
@@ -103,7 +104,10 @@ fn read(name: String, folder: PathBuf, text: String, options: &LoadOptions, file
                     .help("`harness init` writes one to begin with"),
             );
         }
-        return Loaded { diagnostics: finish(diagnostics), ..Loaded::failed(Diagnostic::file("", ""), sources) };
+        return Loaded {
+            diagnostics: finish(diagnostics),
+            ..Loaded::failed(Diagnostic::file("", ""), sources)
+        };
     };
     let mut reader = Reader {
         sources: &mut sources,
@@ -121,6 +125,7 @@ fn read(name: String, folder: PathBuf, text: String, options: &LoadOptions, file
         needs: Vec::new(),
         in_args: false,
         local: true,
+        subject: String::new(),
     };
     let file = file::file(&mut reader, &root);
     let Reader { environment, mut diagnostics, .. } = reader;
@@ -160,7 +165,8 @@ fn checked(
     let asked: HashSet<&str> = options.profiles.iter().map(String::as_str).collect();
     let (active, rest): (Vec<&Service>, Vec<&Service>) =
         file.services.iter().partition(|service| check::is_active(service, &asked));
-    let by_name: HashMap<&str, &Service> = active.iter().map(|service| (service.name.as_str(), *service)).collect();
+    let by_name: HashMap<&str, &Service> =
+        active.iter().map(|service| (service.name.as_str(), *service)).collect();
     let inactive = rest.iter().map(|service| (service.name.as_str(), *service)).collect();
     let facts = Facts {
         file,
@@ -192,9 +198,13 @@ fn checked(
 
 fn bad_name(name: &str, span: Span) -> Diagnostic {
     let suggestion = check::sanitise(name);
-    Diagnostic::error("name", span, format!("`{}` can't be the name of a project", crate::syntax::reader::shown(name)))
-        .label("expected 1 to 63 characters of a-z, 0-9, '-' and '_', beginning with a letter or digit")
-        .maybe_help((!suggestion.is_empty()).then(|| format!("for example `{suggestion}`")))
+    Diagnostic::error(
+        "name",
+        span,
+        format!("`{}` can't be the name of a project", crate::syntax::reader::shown(name)),
+    )
+    .label("expected 1 to 63 characters of a-z, 0-9, '-' and '_', beginning with a letter or digit")
+    .maybe_help((!suggestion.is_empty()).then(|| format!("for example `{suggestion}`")))
 }
 
 /// The name of a project whose file gives none: its folder's, made of what a name may have.

@@ -6,8 +6,9 @@ use crate::syntax::policy;
 use crate::syntax::service::Service as Written;
 use indexmap::IndexMap;
 use orchestrator::model::{
-    Backoff, Condition, Dependency, HealthCheck, Network, NetworkKind, OnDependencyChange, OnDependencyFailure,
-    OnNodeLoss, OnUnhealthy, Restart, RestartPolicy, Role, Service, ServiceName, Signal, Stack, Subject,
+    Backoff, Condition, Dependency, HealthCheck, Network, NetworkKind, OnDependencyChange,
+    OnDependencyFailure, OnNodeLoss, OnUnhealthy, Restart, RestartPolicy, Role, Service, ServiceName, Signal,
+    Stack, Subject,
 };
 use std::collections::HashMap;
 use std::path::Path;
@@ -27,10 +28,12 @@ const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Dur
 pub(crate) fn edges(service: &Written, all: &HashMap<&str, &Written>) -> IndexMap<ServiceName, Dependency> {
     let mut edges = IndexMap::new();
     for dependency in &service.dependencies {
-        let (Some(other), Ok(name)) = (all.get(dependency.name.as_str()), ServiceName::new(&dependency.name)) else {
+        let (Some(other), Ok(name)) = (all.get(dependency.name.as_str()), ServiceName::new(&dependency.name))
+        else {
             continue;
         };
-        let condition = dependency.condition.as_ref().map_or_else(|| default_condition(other), |given| given.value);
+        let condition =
+            dependency.condition.as_ref().map_or_else(|| default_condition(other), |given| given.value);
         edges.insert(name, Dependency { condition, implied: false });
     }
     for used in &service.uses {
@@ -38,9 +41,7 @@ pub(crate) fn edges(service: &Written, all: &HashMap<&str, &Written>) -> IndexMa
             && name.as_str() != service.name
             && all.contains_key(name.as_str())
         {
-            edges
-                .entry(name.clone())
-                .or_insert(Dependency { condition: Condition::Started, implied: true });
+            edges.entry(name.clone()).or_insert(Dependency { condition: Condition::Started, implied: true });
         }
     }
     edges
@@ -56,8 +57,15 @@ fn default_condition(other: &Written) -> Condition {
 }
 
 /// The stack of a file that passed every check. `active` are the services whose profiles are.
-pub(crate) fn stack(file: &File, active: &[&Written], name: String, folder: &Path, source: impl Fn(&Written) -> String) -> Stack {
-    let all: HashMap<&str, &Written> = active.iter().map(|service| (service.name.as_str(), *service)).collect();
+pub(crate) fn stack(
+    file: &File,
+    active: &[&Written],
+    name: String,
+    folder: &Path,
+    source: impl Fn(&Written) -> String,
+) -> Stack {
+    let all: HashMap<&str, &Written> =
+        active.iter().map(|service| (service.name.as_str(), *service)).collect();
     let mut services = IndexMap::new();
     for written in active {
         if let Some(service) = service(written, &file.settings, &all, source(written)) {
@@ -65,10 +73,7 @@ pub(crate) fn stack(file: &File, active: &[&Written], name: String, folder: &Pat
         }
     }
     let mut networks = IndexMap::new();
-    networks.insert(
-        "local".to_string(),
-        Network { kind: NetworkKind::Local, subnet: None, interface: None },
-    );
+    networks.insert("local".to_string(), Network { kind: NetworkKind::Local, subnet: None, interface: None });
     networks.extend(file.networks.iter().map(|network| (network.name.clone(), network.network.clone())));
     Stack {
         name,

@@ -59,8 +59,12 @@ fn shape(of: &Shape, definitions: &mut Map<String, Value>) -> Value {
             { "type": "string", "pattern": "^-?[0-9]+$" },
             hole(),
         ] }),
-        Shape::Number => json!({ "anyOf": [{ "type": "number", "exclusiveMinimum": 0 }, { "type": "string" }] }),
-        Shape::Bool => json!({ "anyOf": [{ "type": "boolean" }, { "enum": ["yes", "no", "on", "off"] }, hole()] }),
+        Shape::Number => {
+            json!({ "anyOf": [{ "type": "number", "exclusiveMinimum": 0 }, { "type": "string" }] })
+        }
+        Shape::Bool => {
+            json!({ "anyOf": [{ "type": "boolean" }, { "enum": ["yes", "no", "on", "off"] }, hole()] })
+        }
         Shape::Duration => json!({ "anyOf": [
             { "type": "number", "minimum": 0 },
             { "type": "string", "pattern": "^([0-9.]+(us|ms|s|m|min|h|d)?)+$" },

@@ -3,8 +3,8 @@
 use crate::syntax::duration;
 use indexmap::IndexMap;
 use orchestrator::model::{
-    Attach, HealthCheck, Node, Port, PortNumber, Probe, Protocol, Restart, SecretSource, Segment, Service, Stack,
-    Target, Template,
+    Attach, HealthCheck, Node, Port, PortNumber, Probe, Protocol, Restart, SecretSource, Segment, Service,
+    Stack, Target, Template,
 };
 use serde::{Serialize, Serializer};
 
@@ -193,7 +193,11 @@ pub fn resolved(stack: &Stack, show_values: bool) -> Resolved {
 /// [`resolved`] as YAML.
 pub fn render_stack(stack: &Stack, show_values: bool) -> String {
     // The tree has texts, numbers, lists and maps only: writing it can't fail but for a lack of memory.
-    serde_saphyr::to_string(&resolved(stack, show_values)).unwrap_or_default()
+    let mut text = serde_saphyr::to_string(&resolved(stack, show_values)).unwrap_or_default();
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
 }
 
 fn node(node: &Node) -> Map {
@@ -359,7 +363,10 @@ fn probe(probe: &Probe, painter: Painter) -> Map {
                 headers.put(name, if painter.values { painter.text(value) } else { MASK.into() });
             }
             inner.map("headers", headers);
-            inner.list("expected_status", http.expected_status.iter().map(|status| (*status).into()).collect());
+            inner.list(
+                "expected_status",
+                http.expected_status.iter().map(|status| (*status).into()).collect(),
+            );
             inner.maybe("expected_body", http.expected_body.as_deref());
             map.map("http", inner);
         }

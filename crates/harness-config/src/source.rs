@@ -197,9 +197,8 @@ pub enum ReadError {
 
 /// The text of a file.
 pub(crate) fn read_text(files: &dyn Files, path: &Path) -> Result<String, ReadError> {
-    let bytes = files
-        .read(path, MAX_FILE_BYTES + 1)
-        .map_err(|source| ReadError::Io { path: path.into(), source })?;
+    let bytes =
+        files.read(path, MAX_FILE_BYTES + 1).map_err(|source| ReadError::Io { path: path.into(), source })?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(ReadError::TooLarge { path: path.into() });
     }

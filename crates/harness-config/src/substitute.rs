@@ -141,7 +141,11 @@ fn hole(
 ) -> Result<(), Problem> {
     let range = at..at + inner.len() + 3;
     if depth >= MAX_NESTING {
-        return Err(Problem::new(range, "too-deep", format!("`${{…}}` nested more than {MAX_NESTING} levels deep")));
+        return Err(Problem::new(
+            range,
+            "too-deep",
+            format!("`${{…}}` nested more than {MAX_NESTING} levels deep"),
+        ));
     }
     let length = inner.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(inner.len());
     let (name, operator) = inner.split_at(length);
@@ -181,12 +185,14 @@ fn hole(
             expand(argument, argument_at, depth + 1, variables, &mut message)?;
             let message = Template { segments: message.segments }.display(false);
             let message = if message.is_empty() { "it must be set".to_string() } else { message };
-            let mut problem = Problem::new(range, "unset-variable", format!("`{name}` is not set: {message}"));
+            let mut problem =
+                Problem::new(range, "unset-variable", format!("`{name}` is not set: {message}"));
             problem.label = Some("not set".into());
             return Err(problem);
         }
         _ => {
-            let mut problem = Problem::new(range, "substitution", format!("`${{{inner}}}` is not understood"));
+            let mut problem =
+                Problem::new(range, "substitution", format!("`${{{inner}}}` is not understood"));
             problem.label = Some("expected ${NAME}, ${NAME:-default}, ${NAME:?message}, ${NAME:+alternative} or ${service.field}".into());
             return Err(problem);
         }
@@ -199,8 +205,12 @@ fn unset(name: &str, range: std::ops::Range<usize>, variables: &dyn Variables) -
     problem.label = Some("not set".into());
     problem.help = Some(match variables.similar(name) {
         Some(near) => format!("did you mean `{near}`?"),
-        None if variables.is_service(name) => format!("to refer to the service, name a field: ${{{name}.ip}} or ${{{name}.port}}"),
-        None => format!("set it (`-e {name}=…`, the environment, or an env_file), or give a default: ${{{name}:-…}}"),
+        None if variables.is_service(name) => {
+            format!("to refer to the service, name a field: ${{{name}.ip}} or ${{{name}.port}}")
+        }
+        None => format!(
+            "set it (`-e {name}=…`, the environment, or an env_file), or give a default: ${{{name}:-…}}"
+        ),
     });
     problem
 }

@@ -60,7 +60,8 @@ fn find(graph: &[Vec<usize>]) -> Vec<Vec<usize>> {
                     // One cycle for a service is enough to show it.
                     let known = cycles.iter().any(|old| old.iter().any(|at| cycle.contains(at)));
                     if !known {
-                        let lowest = cycle.iter().enumerate().min_by_key(|(_, at)| **at).map_or(0, |(i, _)| i);
+                        let lowest =
+                            cycle.iter().enumerate().min_by_key(|(_, at)| **at).map_or(0, |(i, _)| i);
                         cycle.rotate_left(lowest);
                         cycles.push(cycle);
                     }
@@ -89,11 +90,13 @@ fn report(facts: &Facts<'_>, cycle: &[usize]) -> Option<Diagnostic> {
     }
     let pairs: Vec<(&Service, &Service)> =
         services.iter().zip(services.iter().cycle().skip(1)).map(|(a, b)| (*a, *b)).collect();
-    let places: Vec<(Span, bool, String)> =
-        pairs.iter().map(|(from, to)| {
+    let places: Vec<(Span, bool, String)> = pairs
+        .iter()
+        .map(|(from, to)| {
             let (span, implied) = place(from, to);
             (span, implied, format!("`{}` needs `{}`", from.name, to.name))
-        }).collect();
+        })
+        .collect();
     let implied = pairs.iter().zip(&places).find(|(_, (_, implied, _))| *implied).map(|(pair, _)| pair);
     let (span, _, label) = places.first()?;
     let mut diagnostic =
@@ -116,8 +119,9 @@ fn place(from: &Service, to: &Service) -> (Span, bool) {
     if let Some(dependency) = from.dependencies.iter().find(|dependency| dependency.name == to.name) {
         return (dependency.span, false);
     }
-    let used = from.uses.iter().find(|used| {
-        matches!(&used.reference.subject, Subject::Service(name) if name.as_str() == to.name)
-    });
+    let used = from
+        .uses
+        .iter()
+        .find(|used| matches!(&used.reference.subject, Subject::Service(name) if name.as_str() == to.name));
     (used.map_or(from.span, |used| used.span), true)
 }

@@ -47,12 +47,16 @@ fn missing(facts: &Facts<'_>, service: &Service, need: &Need, known: &mut Known)
             ("missing-command", format!("the command `{path}` is not in PATH"), "not found")
         }
         (NeedKind::Program, None) => ("missing-command", format!("there is no program {path}"), "not found"),
-        (NeedKind::Program, Some(FileKind::Folder)) => ("missing-command", format!("{path} is a folder"), "expected a program"),
+        (NeedKind::Program, Some(FileKind::Folder)) => {
+            ("missing-command", format!("{path} is a folder"), "expected a program")
+        }
         (NeedKind::Program, Some(FileKind::File { executable: false })) => {
             ("missing-command", format!("{path} is not executable"), "expected a program")
         }
         (NeedKind::File, None) => ("missing-file", format!("there is no file {path}"), "not found"),
-        (NeedKind::File, Some(FileKind::Folder)) => ("missing-file", format!("{path} is a folder"), "expected a file"),
+        (NeedKind::File, Some(FileKind::Folder)) => {
+            ("missing-file", format!("{path} is a folder"), "expected a file")
+        }
         (NeedKind::Folder, None) => ("missing-folder", format!("there is no folder {path}"), "not found"),
         (NeedKind::Folder, Some(FileKind::File { .. } | FileKind::Other)) => {
             ("missing-folder", format!("{path} is no folder"), "expected a folder")

@@ -20,9 +20,15 @@ pub(super) fn names(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
             Err(error) => {
                 let suggestion = sanitise(&service.name);
                 out.push(
-                    Diagnostic::error("name", service.span, format!("`{}` can't be a name", shown(&service.name)))
-                        .label(error.to_string())
-                        .maybe_help(ServiceName::new(&suggestion).ok().map(|name| format!("for example `{name}`"))),
+                    Diagnostic::error(
+                        "name",
+                        service.span,
+                        format!("`{}` can't be a name", shown(&service.name)),
+                    )
+                    .label(error.to_string())
+                    .maybe_help(
+                        ServiceName::new(&suggestion).ok().map(|name| format!("for example `{name}`")),
+                    ),
                 );
                 if let Some(first) = lower.insert(service.name.to_ascii_lowercase(), service) {
                     out.push(clash(service, first, "names are compared without case"));
@@ -32,8 +38,12 @@ pub(super) fn names(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
         };
         if RESERVED.contains(&name.as_str()) {
             out.push(
-                Diagnostic::error("name", service.span, format!("`{name}` has a meaning of its own in ${{{name}.…}}"))
-                    .label("expected another name"),
+                Diagnostic::error(
+                    "name",
+                    service.span,
+                    format!("`{name}` has a meaning of its own in ${{{name}.…}}"),
+                )
+                .label("expected another name"),
             );
         }
         if let Some(first) = lower.insert(service.name.to_ascii_lowercase(), service) {
@@ -50,7 +60,7 @@ pub(super) fn names(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
     }
     for service in all {
         let Ok(instance) = service.name.parse::<InstanceName>() else { continue };
-        if let Some(first) = all.iter().find(|other| other.name == instance.service().as_str()) {
+        if let Some(first) = lower.get(instance.service().as_str()).copied() {
             out.push(clash(service, first, &format!("the instances of `{}` have such names", first.name)));
         }
     }
@@ -62,7 +72,9 @@ fn clash(service: &Service, first: &Service, why: &str) -> Diagnostic {
     } else {
         format!("`{}` clashes with `{}`: {why}", shown(&service.name), shown(&first.name))
     };
-    Diagnostic::error("name-clash", service.span, message).label("clashes").related(first.span, "with this one")
+    Diagnostic::error("name-clash", service.span, message)
+        .label("clashes")
+        .related(first.span, "with this one")
 }
 
 /// A name made of what may be in one.

@@ -53,9 +53,13 @@ pub(super) fn places(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
             let help = did_you_mean(&host.value, nodes.iter().copied())
                 .unwrap_or_else(|| "declare it under `nodes:`, or give an address".into());
             out.push(
-                Diagnostic::error("unknown-node", host.span, format!("there is no node `{}`", shown(&host.value)))
-                    .label("unknown node")
-                    .help(help),
+                Diagnostic::error(
+                    "unknown-node",
+                    host.span,
+                    format!("there is no node `{}`", shown(&host.value)),
+                )
+                .label("unknown node")
+                .help(help),
             );
         }
         reschedule(service, out);
@@ -64,12 +68,15 @@ pub(super) fn places(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
 
 /// What can be reached without being declared: it has a dot, a colon or an `@`, or it is this machine.
 fn is_address(host: &str) -> bool {
-    host == "localhost" || (host.contains(['.', ':', '@']) && !host.starts_with('-') && !host.contains(char::is_whitespace))
+    host == "localhost"
+        || (host.contains(['.', ':', '@']) && !host.starts_with('-') && !host.contains(char::is_whitespace))
 }
 
 /// Only a keeper can promise that an instance is gone before another starts elsewhere.
 fn reschedule(service: &Service, out: &mut Vec<Diagnostic>) {
-    let Some(loss) = service.on_node_loss.as_ref().filter(|loss| loss.value == OnNodeLoss::Reschedule) else { return };
+    let Some(loss) = service.on_node_loss.as_ref().filter(|loss| loss.value == OnNodeLoss::Reschedule) else {
+        return;
+    };
     if let Some(kind) = service.kind
         && !matches!(kind, "process" | "remote" | "package")
     {
@@ -99,8 +106,12 @@ pub(super) fn ports(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
                 && !names.insert(name)
             {
                 out.push(
-                    Diagnostic::error("duplicate", port.span, format!("`{}` has two ports named `{name}`", service.name))
-                        .label("the second"),
+                    Diagnostic::error(
+                        "duplicate",
+                        port.span,
+                        format!("`{}` has two ports named `{name}`", service.name),
+                    )
+                    .label("the second"),
                 );
             }
             let PortNumber::Fixed(number) = port.value.number else { continue };
@@ -112,7 +123,10 @@ pub(super) fn ports(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
                     Diagnostic::error(
                         "port",
                         port.span,
-                        format!("`{}` has up to {copies} instances, and they can't all have port {number}", service.name),
+                        format!(
+                            "`{}` has up to {copies} instances, and they can't all have port {number}",
+                            service.name
+                        ),
                     )
                     .label("used by every instance")
                     .help("let each have a port of its own: `port: auto`"),
@@ -121,7 +135,9 @@ pub(super) fn ports(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
             }
             let address = port.value.address.as_deref();
             let others = used.entry((host, port.value.protocol == Protocol::Udp, number)).or_default();
-            if let Some((other, span, _)) = others.iter().find(|(_, _, theirs)| same_address(address, *theirs)) {
+            if let Some((other, span, _)) =
+                others.iter().find(|(_, _, theirs)| same_address(address, *theirs))
+            {
                 let message = if other.name == service.name {
                     format!("`{}` uses port {number} twice", service.name)
                 } else {
@@ -157,15 +173,24 @@ fn same_address(a: Option<&str>, b: Option<&str>) -> bool {
 
 /// Subnets that overlap.
 pub(super) fn subnets(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
-    let all: Vec<_> =
-        facts.file.networks.iter().filter_map(|network| network.subnet.as_ref().map(|subnet| (network, subnet))).collect();
+    let all: Vec<_> = facts
+        .file
+        .networks
+        .iter()
+        .filter_map(|network| network.subnet.as_ref().map(|subnet| (network, subnet)))
+        .collect();
     for (at, (network, subnet)) in all.iter().enumerate() {
-        if let Some((other, theirs)) = all.iter().take(at).find(|(_, theirs)| subnet.value.overlaps(theirs.value)) {
+        if let Some((other, theirs)) =
+            all.iter().take(at).find(|(_, theirs)| subnet.value.overlaps(theirs.value))
+        {
             out.push(
                 Diagnostic::error(
                     "subnet",
                     subnet.span,
-                    format!("{} of `{}` overlaps {} of `{}`", subnet.value, network.name, theirs.value, other.name),
+                    format!(
+                        "{} of `{}` overlaps {} of `{}`",
+                        subnet.value, network.name, theirs.value, other.name
+                    ),
                 )
                 .label("overlaps")
                 .related(theirs.span, "with this one"),

@@ -12,8 +12,12 @@ pub(super) fn dependencies(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
         for dependency in &service.dependencies {
             if dependency.name == service.name {
                 out.push(
-                    Diagnostic::error("self-dependency", dependency.span, format!("`{}` depends on itself", service.name))
-                        .label("expected another service"),
+                    Diagnostic::error(
+                        "self-dependency",
+                        dependency.span,
+                        format!("`{}` depends on itself", service.name),
+                    )
+                    .label("expected another service"),
                 );
                 continue;
             }
@@ -27,15 +31,22 @@ pub(super) fn dependencies(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
                     Diagnostic::error(
                         "condition",
                         condition.span,
-                        format!("`{}` has no health check, so it can't be waited for to be healthy", other.name),
+                        format!(
+                            "`{}` has no health check, so it can't be waited for to be healthy",
+                            other.name
+                        ),
                     )
                     .label("expected started, completed or none")
                     .related(other.span, "declared here"),
                 ),
                 (Condition::Completed, Role::Service, _) if !ends(other) => out.push(
-                    Diagnostic::error("condition", condition.span, format!("`{}` never completes: it is restarted", other.name))
-                        .label("expected a task, or a service with `restart: no` or `on-failure`")
-                        .related(other.span, "declared here"),
+                    Diagnostic::error(
+                        "condition",
+                        condition.span,
+                        format!("`{}` never completes: it is restarted", other.name),
+                    )
+                    .label("expected a task, or a service with `restart: no` or `on-failure`")
+                    .related(other.span, "declared here"),
                 ),
                 _ => {}
             }
@@ -52,10 +63,14 @@ fn ends(service: &Service) -> bool {
 fn unknown(facts: &Facts<'_>, name: &str, span: Span) -> Diagnostic {
     if let Some(other) = facts.inactive.get(name) {
         let profile = other.profiles.first().map_or("", |profile| profile.value.as_str());
-        return Diagnostic::error("inactive", span, format!("`{name}` is not active: it belongs to the profile `{profile}`"))
-            .label("not active")
-            .related(other.span, "declared here")
-            .help(format!("activate it: --profile {profile}"));
+        return Diagnostic::error(
+            "inactive",
+            span,
+            format!("`{name}` is not active: it belongs to the profile `{profile}`"),
+        )
+        .label("not active")
+        .related(other.span, "declared here")
+        .help(format!("activate it: --profile {profile}"));
     }
     let known = facts.active.iter().map(|service| service.name.as_str());
     Diagnostic::error("unknown-service", span, format!("there is no service or task `{}`", shown(name)))
@@ -82,10 +97,7 @@ fn reference(facts: &Facts<'_>, service: &Service, used: &Use, out: &mut Vec<Dia
         },
     };
     // Something elsewhere declares its port in `external`; a Compose file or a unit knows its own.
-    let external = matches!(
-        owner.target,
-        Some(Target::Attach(orchestrator::model::Attach::External { .. }))
-    );
+    let external = matches!(owner.target, Some(Target::Attach(orchestrator::model::Attach::External { .. })));
     let problem = match &used.reference.field {
         Field::Port(None) | Field::Url if owner.ports.is_empty() && !external => {
             Some((format!("`{}` declares no ports", owner.name), None))
@@ -115,7 +127,8 @@ fn reference(facts: &Facts<'_>, service: &Service, used: &Use, out: &mut Vec<Dia
 fn secret(facts: &Facts<'_>, name: &str, used: &Use, out: &mut Vec<Diagnostic>) {
     let known = || facts.file.secrets.iter().map(|(name, _)| name.as_str());
     if !known().any(|secret| secret == name) {
-        let help = did_you_mean(name, known().collect::<Vec<_>>()).unwrap_or_else(|| "there are no `secrets:`".into());
+        let help = did_you_mean(name, known().collect::<Vec<_>>())
+            .unwrap_or_else(|| "there are no `secrets:`".into());
         out.push(
             Diagnostic::error("unknown-secret", used.span, format!("there is no secret `{}`", shown(name)))
                 .label("unknown secret")
@@ -123,9 +136,13 @@ fn secret(facts: &Facts<'_>, name: &str, used: &Use, out: &mut Vec<Diagnostic>) 
         );
     } else if used.in_args {
         out.push(
-            Diagnostic::warning("secret", used.span, "a secret in arguments can be seen by every user of the machine")
-                .label("seen in ps")
-                .help("pass it in `env` or as a file"),
+            Diagnostic::warning(
+                "secret",
+                used.span,
+                "a secret in arguments can be seen by every user of the machine",
+            )
+            .label("seen in ps")
+            .help("pass it in `env` or as a file"),
         );
     }
 }

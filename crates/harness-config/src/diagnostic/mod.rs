@@ -114,7 +114,7 @@ pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
             (candidate, if near { score - distance as f64 / 100.0 } else { -1.0 })
         })
         .filter(|(_, score)| *score >= 0.0)
-        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .reduce(|best, next| if next.1 > best.1 { next } else { best })
         .map(|(candidate, _)| candidate)
 }
 

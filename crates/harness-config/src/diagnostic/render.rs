@@ -3,7 +3,7 @@
 use super::{Diagnostic, Severity, has_errors};
 use crate::source::{Sources, Span};
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 /// So many are shown in full; the rest is counted.
 const SHOWN: usize = 50;
@@ -48,7 +48,8 @@ fn group<'a>(diagnostic: &'a Diagnostic, sources: &'a Sources) -> Group<'a> {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let mut group = Group::with_title(level.primary_title(printable(&diagnostic.message)).id(diagnostic.code));
+    let mut group =
+        Group::with_title(level.primary_title(printable(&diagnostic.message)).id(diagnostic.code));
     let mut marks: Vec<(Span, Option<&str>, AnnotationKind)> = Vec::new();
     if let Some(span) = diagnostic.span {
         marks.push((span, diagnostic.label.as_deref(), AnnotationKind::Primary));
@@ -56,8 +57,8 @@ fn group<'a>(diagnostic: &'a Diagnostic, sources: &'a Sources) -> Group<'a> {
     marks.extend(
         diagnostic.related.iter().map(|(span, label)| (*span, Some(label.as_str()), AnnotationKind::Context)),
     );
-    for snippet in snippets(&marks, sources) {
-        group = group.element(snippet);
+    for (span, label, kind) in marks {
+        group = mark(group, span, label, kind, sources);
     }
     if let Some(help) = &diagnostic.help {
         group = group.element(Level::HELP.message(printable(help)));
@@ -65,29 +66,33 @@ fn group<'a>(diagnostic: &'a Diagnostic, sources: &'a Sources) -> Group<'a> {
     group
 }
 
-/// One snippet for each mark, or one for all that stand close together.
-fn snippets<'a>(
-    marks: &[(Span, Option<&'a str>, AnnotationKind)],
+/// The line of a mark with what is said about it.
+fn mark<'a>(
+    group: Group<'a>,
+    span: Span,
+    label: Option<&'a str>,
+    kind: AnnotationKind,
     sources: &'a Sources,
-) -> Vec<Snippet<'a, annotate_snippets::Annotation<'a>>> {
-    let mut all = Vec::new();
-    for (span, label, kind) in marks {
-        let Some(source) = sources.get(span.source) else { continue };
-        let (line, range) = source.lines_around(span.start, first_line_end(source.text.as_str(), *span));
-        let text = source.text.get(range.clone()).unwrap_or("").trim_end_matches(['\n', '\r']);
-        let (text, cut) = excerpt(text, (span.start as usize).saturating_sub(range.start));
-        let limit = |offset: usize| floor(text, offset.saturating_sub(range.start + cut));
-        let start = limit(span.start as usize);
-        let end = limit(first_line_end(&source.text, *span) as usize).max(start);
-        let mut annotation = kind.span(start..end);
-        if let Some(label) = label {
-            annotation = annotation.label(printable(label));
-        }
-        let position = sources.position(*span);
-        let path = if cut > 0 { format!("{}:{}:{}", source.name, position.line, position.column) } else { source.name.clone() };
-        all.push(Snippet::source(text).line_start(line + 1).path(path).annotation(annotation));
+) -> Group<'a> {
+    let Some(source) = sources.get(span.source) else { return group };
+    let last = first_line_end(&source.text, span);
+    let (line, range) = source.lines_around(span.start, last);
+    let whole = source.text.get(range.clone()).unwrap_or("").trim_end_matches(['\n', '\r']);
+    let (text, cut) = excerpt(whole, (span.start as usize).saturating_sub(range.start));
+    let limit = |offset: u32| floor(text, (offset as usize).saturating_sub(range.start + cut));
+    let start = limit(span.start);
+    let mut annotation = kind.span(start..limit(last).max(start));
+    if let Some(label) = label {
+        annotation = annotation.label(printable(label));
     }
-    all
+    let snippet = Snippet::source(text).line_start(line + 1).annotation(annotation);
+    if text.len() == whole.len() {
+        return group.element(snippet.path(source.name.as_str()));
+    }
+    // A part of a long line would be counted from its own beginning.
+    let position = sources.position(span);
+    let origin = Origin::path(source.name.as_str()).line(position.line).char_column(position.column);
+    group.element(origin).element(snippet)
 }
 
 /// Only the first line of a block is underlined.
@@ -114,7 +119,8 @@ fn floor(text: &str, offset: usize) -> usize {
 
 /// Without control characters: what a file says must not steer a terminal.
 fn printable(text: &str) -> String {
-    let mut out: String = text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+    let mut out: String =
+        text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
     if out.len() > 1000 {
         out.truncate(floor(&out, 1000));
         out.push('…');

@@ -4,6 +4,7 @@ use super::keys::PROBE_KINDS;
 use super::reader::{Reader, shown};
 use super::tree::{Entry, Kind, Node};
 use crate::diagnostic::{Diagnostic, did_you_mean};
+use std::borrow::Cow;
 
 /// Keys of which only one kind can be: what the service has replaces what the template has.
 const EXCLUSIVE: [(&[&str], &[&str]); 2] = [(&["command"], &["binary", "args"]), (&["binary"], &["command"])];
@@ -12,7 +13,12 @@ const PROBE_KEYS: [&str; 8] =
     ["command", "args", "expected_exit", "expected_output", "http", "tcp", "test", "all"];
 
 /// The node of a service with everything that its chain of templates adds. Errors in the chain are reported.
-pub(crate) fn resolve(reader: &mut Reader<'_>, node: &Node, templates: &[Entry], own: Option<&str>) -> Node {
+pub(crate) fn resolve<'n>(
+    reader: &mut Reader<'_>,
+    node: &'n Node,
+    templates: &'n [Entry],
+    own: Option<&str>,
+) -> Cow<'n, Node> {
     let mut chain: Vec<&Node> = vec![node];
     let mut names: Vec<String> = own.into_iter().map(String::from).collect();
     let mut current = node;
@@ -21,8 +27,12 @@ pub(crate) fn resolve(reader: &mut Reader<'_>, node: &Node, templates: &[Entry],
         if names.contains(&name.value) {
             names.push(name.value);
             reader.report(
-                Diagnostic::error("cycle", name.span, format!("templates extend each other: {}", names.join(" → ")))
-                    .label("closes the circle"),
+                Diagnostic::error(
+                    "cycle",
+                    name.span,
+                    format!("templates extend each other: {}", names.join(" → ")),
+                )
+                .label("closes the circle"),
             );
             break;
         }
@@ -30,9 +40,13 @@ pub(crate) fn resolve(reader: &mut Reader<'_>, node: &Node, templates: &[Entry],
             let known = templates.iter().map(|entry| entry.key.as_str());
             let help = did_you_mean(&name.value, known).unwrap_or_else(|| "there are no `templates:`".into());
             reader.report(
-                Diagnostic::error("unknown-template", name.span, format!("there is no template `{}`", shown(&name.value)))
-                    .label("unknown template")
-                    .help(help),
+                Diagnostic::error(
+                    "unknown-template",
+                    name.span,
+                    format!("there is no template `{}`", shown(&name.value)),
+                )
+                .label("unknown template")
+                .help(help),
             );
             break;
         };
@@ -41,7 +55,7 @@ pub(crate) fn resolve(reader: &mut Reader<'_>, node: &Node, templates: &[Entry],
         chain.push(current);
     }
     if chain.len() == 1 {
-        return node.clone();
+        return Cow::Borrowed(node);
     }
     let mut merged: Option<Node> = None;
     for part in chain.iter().rev() {
@@ -50,7 +64,7 @@ pub(crate) fn resolve(reader: &mut Reader<'_>, node: &Node, templates: &[Entry],
             Some(base) => merge(base, part, 0, ""),
         });
     }
-    merged.unwrap_or_else(|| node.clone())
+    merged.map_or(Cow::Borrowed(node), Cow::Owned)
 }
 
 /// `over` on top of `base`: maps are merged, anything else is replaced.
@@ -70,7 +84,8 @@ fn merge(base: Node, over: &Node, depth: usize, key: &str) -> Node {
         entries.retain(|entry| entry.key != "extends");
     }
     if depth == 1 && key == "health_check" && PROBE_KINDS.iter().any(|name| has(name)) {
-        let same = PROBE_KINDS.iter().all(|kind| !entries.iter().any(|entry| entry.key == **kind) || has(kind));
+        let same =
+            PROBE_KINDS.iter().all(|kind| !entries.iter().any(|entry| entry.key == **kind) || has(kind));
         entries.retain(|entry| !PROBE_KEYS.contains(&entry.key.as_str()) || (same && has(&entry.key)));
     }
     for entry in own {

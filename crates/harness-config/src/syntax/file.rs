@@ -60,7 +60,8 @@ pub(crate) fn file(reader: &mut Reader<'_>, root: &Node) -> Option<File> {
     let name = fields.get("name").and_then(|node| reader.text(node));
     let description = fields.get("description").and_then(|node| reader.text(node)).map(|text| text.value);
     let settings = fields.get("settings").map(|node| settings(reader, node)).unwrap_or_default();
-    let (networks, mut all_nodes) = fields.get("networks").map(|node| networks(reader, node)).unwrap_or_default();
+    let (networks, mut all_nodes) =
+        fields.get("networks").map(|node| networks(reader, node)).unwrap_or_default();
     all_nodes.extend(fields.get("nodes").map(|node| nodes(reader, node)).unwrap_or_default());
     let secrets = fields.get("secrets").map(|node| secrets(reader, node)).unwrap_or_default();
     let templates = match fields.get("templates") {
@@ -85,6 +86,9 @@ pub(crate) fn file(reader: &mut Reader<'_>, root: &Node) -> Option<File> {
     kinds.sort_by_key(|(entries, _)| order(entries));
     for (entries, what) in kinds {
         for entry in entries {
+            if reader.is_full() {
+                break;
+            }
             let merged = extends::resolve(reader, &entry.value, templates, None);
             services.extend(service(reader, &entry.key, entry.span, &merged, what));
         }
@@ -104,7 +108,10 @@ fn settings(reader: &mut Reader<'_>, node: &Node) -> Settings {
         [("trace", "trace"), ("debug", "debug"), ("info", "info"), ("warn", "warn"), ("error", "error")];
     let Some(fields) = reader.fields(node, &SETTINGS) else { return Settings::default() };
     Settings {
-        log_level: fields.get("log_level").and_then(|node| reader.word(node, &LEVELS)).map(|level| level.value),
+        log_level: fields
+            .get("log_level")
+            .and_then(|node| reader.word(node, &LEVELS))
+            .map(|level| level.value),
         startup_timeout: fields.get("startup_timeout").and_then(|node| reader.duration(node)),
         shutdown_timeout: fields.get("shutdown_timeout").and_then(|node| reader.duration(node)),
         health_check_interval: fields.get("health_check_interval").and_then(|node| reader.duration(node)),

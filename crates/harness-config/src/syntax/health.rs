@@ -45,7 +45,8 @@ pub(crate) fn health_check(reader: &mut Reader<'_>, node: &Node) -> Option<Healt
             && let Some(node) = fields.get(what)
         {
             reader.report(
-                Diagnostic::error("type", node.span, format!("`{what}` can't be zero")).label("expected more than 0"),
+                Diagnostic::error("type", node.span, format!("`{what}` can't be zero"))
+                    .label("expected more than 0"),
             );
         }
     }
@@ -61,7 +62,12 @@ pub(crate) fn health_check(reader: &mut Reader<'_>, node: &Node) -> Option<Healt
     })
 }
 
-fn probe(reader: &mut Reader<'_>, fields: &Fields<'_>, timeout: &mut Option<Duration>, depth: u32) -> Option<Found> {
+fn probe(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    timeout: &mut Option<Duration>,
+    depth: u32,
+) -> Option<Found> {
     let present: Vec<&str> = PROBE_KINDS.into_iter().filter(|kind| fields.get(kind).is_some()).collect();
     let [kind] = present.as_slice() else {
         let message = match present.as_slice() {
@@ -69,7 +75,8 @@ fn probe(reader: &mut Reader<'_>, fields: &Fields<'_>, timeout: &mut Option<Dura
             several => format!("a health check has one question, not {}", several.len()),
         };
         let label = format!("expected exactly one of {}", PROBE_KINDS.join(", "));
-        let help = if present.is_empty() { None } else { Some("to ask several: `all: [{…}, {…}]`".to_string()) };
+        let help =
+            if present.is_empty() { None } else { Some("to ask several: `all: [{…}, {…}]`".to_string()) };
         let span = present.get(1).and_then(|kind| fields.entry(kind)).map_or(fields.span, |entry| entry.span);
         reader.report(Diagnostic::error("health-check", span, message).label(label).maybe_help(help));
         return None;
@@ -79,8 +86,12 @@ fn probe(reader: &mut Reader<'_>, fields: &Fields<'_>, timeout: &mut Option<Dura
             && let Some(entry) = fields.entry(key)
         {
             reader.report(
-                Diagnostic::error("unknown-key", entry.span, format!("`{key}` belongs to `command`, not to `{kind}`"))
-                    .label("has no meaning here"),
+                Diagnostic::error(
+                    "unknown-key",
+                    entry.span,
+                    format!("`{key}` belongs to `command`, not to `{kind}`"),
+                )
+                .label("has no meaning here"),
             );
         }
     }
@@ -109,7 +120,8 @@ fn command(reader: &mut Reader<'_>, fields: &Fields<'_>, node: &Node) -> Option<
     };
     program_path(reader, program);
     let program = program.clone();
-    reader.need(NeedKind::Program, &program, node.span);
+    let span = reader.program_span(node);
+    reader.need(NeedKind::Program, &program, span);
     Some(Found::Probe(Probe::Command {
         argv,
         expected_exit: exit.map_or(0, |exit| i32::try_from(exit.value).unwrap_or(0)),
@@ -165,7 +177,8 @@ fn http(reader: &mut Reader<'_>, node: &Node, timeout: &mut Option<Duration>) ->
             .filter_map(|status| u16::try_from(status.value).ok())
             .collect();
     }
-    probe.expected_body = fields.get("expected_body").and_then(|node| reader.text(node)).map(|text| text.value);
+    probe.expected_body =
+        fields.get("expected_body").and_then(|node| reader.text(node)).map(|text| text.value);
     if let Some(node) = fields.get("timeout") {
         *timeout = reader.duration(node).or(*timeout);
     }
@@ -263,18 +276,20 @@ fn split_host(template: Template) -> (Option<Template>, Template) {
 /// Compose's form.
 fn test(reader: &mut Reader<'_>, node: &Node) -> Option<Found> {
     const EXPECTED: &str = "expected a shell command, or a list that begins with CMD, CMD-SHELL or NONE";
-    let shell = |command: Template| {
-        Probe::Command {
-            argv: vec!["/bin/sh".into(), "-c".into(), command],
-            expected_exit: 0,
-            expected_output: None,
-        }
+    let shell = |command: Template| Probe::Command {
+        argv: vec!["/bin/sh".into(), "-c".into(), command],
+        expected_exit: 0,
+        expected_output: None,
     };
     let items = match &node.kind {
         Kind::List(items) => items,
         _ => {
             let command = reader.template(node, EXPECTED)?;
-            return Some(if command.as_literal().as_deref() == Some("NONE") { Found::None } else { Found::Probe(shell(command)) });
+            return Some(if command.as_literal().as_deref() == Some("NONE") {
+                Found::None
+            } else {
+                Found::Probe(shell(command))
+            });
         }
     };
     let words: Vec<_> = items.iter().map(|item| reader.template(item, EXPECTED)).collect();
@@ -291,6 +306,9 @@ fn test(reader: &mut Reader<'_>, node: &Node) -> Option<Found> {
             if let Some(program) = argv.first_mut() {
                 program_path(reader, program);
             }
+            if let (Some(program), Some(item)) = (argv.first().cloned(), items.get(1)) {
+                reader.need(NeedKind::Program, &program, item.span);
+            }
             Some(Found::Probe(Probe::Command { argv, expected_exit: 0, expected_output: None }))
         }
         _ => {
@@ -304,7 +322,8 @@ fn all(reader: &mut Reader<'_>, node: &Node, timeout: &mut Option<Duration>, dep
     let items = reader.items(node, false, "expected a list of checks");
     if items.is_empty() || depth > 4 {
         reader.report(
-            Diagnostic::error("health-check", node.span, "`all` needs a list of checks").label("expected [{…}, {…}]"),
+            Diagnostic::error("health-check", node.span, "`all` needs a list of checks")
+                .label("expected [{…}, {…}]"),
         );
         return None;
     }

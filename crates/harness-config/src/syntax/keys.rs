@@ -162,7 +162,11 @@ pub(crate) static PORT: Table = Table {
     required: &["port"],
     keys: &[
         key("name", Text, "Name for ${service.port.NAME}."),
-        key("port", Any(&[OneOf(&["auto"]), Integer(1)]), "The port that others use, or `auto` for a free one."),
+        key(
+            "port",
+            Any(&[OneOf(&["auto"]), Integer(1)]),
+            "The port that others use, or `auto` for a free one.",
+        ),
         key("target", Integer(1), "The port inside a container, where it differs."),
         key("protocol", OneOf(&["tcp", "udp"]), "tcp by default."),
         key("address", Text, "Address to listen on or publish at."),
@@ -204,7 +208,11 @@ pub(crate) static HEALTH: Table = Table {
         key("timeout", Duration, "Time a check has to answer; 5s."),
         key("retries", Integer(1), "Failures in a row that make it unhealthy; 3."),
         key("start_period", Duration, "Time after the start in which failures don't count; 0."),
-        key("start_interval", Duration, "First delay between checks while starting, doubled each time; 20ms."),
+        key(
+            "start_interval",
+            Duration,
+            "First delay between checks while starting, doubled each time; 20ms."
+        ),
         key("success_threshold", Integer(1), "Successes in a row that make it healthy; 1.")
     ),
 };
@@ -217,7 +225,11 @@ pub(crate) static HTTP: Table = Table {
         key("url", Text, "http://HOST[:PORT]/PATH"),
         key("method", Text, "GET by default."),
         key("headers", LABELS, "Headers to send."),
-        key("expected_status", Any(&[Integer(100), List(&Integer(100))]), "Statuses of a healthy service; 200 to 399."),
+        key(
+            "expected_status",
+            Any(&[Integer(100), List(&Integer(100))]),
+            "Statuses of a healthy service; 200 to 399.",
+        ),
         key("expected_body", Text, "Text that the body must contain."),
         key("timeout", Duration, "The same as the check's timeout."),
     ],
@@ -238,7 +250,11 @@ pub(crate) static RESTART: Table = Table {
     required: &[],
     keys: &[
         key("policy", Any(&[OneOf(&RESTARTS), Bool]), "When it is started again; on-failure."),
-        key("max_retries", Integer(0), "Quick deaths in a row after which it is given up; no limit by default."),
+        key(
+            "max_retries",
+            Integer(0),
+            "Quick deaths in a row after which it is given up; no limit by default.",
+        ),
         key("backoff", Keys(&BACKOFF), "How long to wait after a quick death."),
         key("reset_after", Duration, "Running this long is stable, and the count begins anew; 10s."),
     ],

@@ -78,14 +78,19 @@ pub(crate) fn networks(reader: &mut Reader<'_>, node: &Yaml) -> (Vec<NamedNetwor
         let kind = fields.get("type").and_then(|node| reader.word(node, &KINDS)).map(|kind| kind.value);
         if kind.is_none() && fields.get("type").is_none() && entry.key != "local" {
             reader.report(
-                Diagnostic::error("missing-key", entry.span, format!("the network `{}` has no `type`", entry.key))
-                    .label("expected `type:` local, lan, wireguard or auto in here"),
+                Diagnostic::error(
+                    "missing-key",
+                    entry.span,
+                    format!("the network `{}` has no `type`", entry.key),
+                )
+                .label("expected `type:` local, lan, wireguard or auto in here"),
             );
         }
         let subnet = fields.get("subnet").and_then(|node| subnet(reader, node));
         let interface = fields.get("interface").and_then(|node| {
             reader.parsed(node, "expected the name of an interface, at most 15 characters", |text| {
-                let good = (1..=15).contains(&text.len()) && !text.contains(|c: char| c.is_whitespace() || c == '/');
+                let good =
+                    (1..=15).contains(&text.len()) && !text.contains(|c: char| c.is_whitespace() || c == '/');
                 good.then(|| text.to_string())
             })
         });
@@ -161,7 +166,9 @@ fn node(
     // A host that begins with a dash would be an option of ssh.
     for (what, value) in [("host", Some(&host)), ("user", user.as_ref()), ("jump", jump.as_ref())] {
         if let Some(value) = value
-            && (value.value.is_empty() || value.value.starts_with('-') || value.value.contains(char::is_whitespace))
+            && (value.value.is_empty()
+                || value.value.starts_with('-')
+                || value.value.contains(char::is_whitespace))
         {
             reader.report(
                 Diagnostic::error("type", value.span, format!("this can't be the {what} of a node"))
@@ -192,8 +199,12 @@ fn node(
 fn check_name(reader: &mut Reader<'_>, name: &str, span: Span, what: &str) {
     if let Err(error) = orchestrator::model::ServiceName::new(name) {
         reader.report(
-            Diagnostic::error("name", span, format!("`{}` can't be the name of {what}", super::reader::shown(name)))
-                .label(error.to_string()),
+            Diagnostic::error(
+                "name",
+                span,
+                format!("`{}` can't be the name of {what}", super::reader::shown(name)),
+            )
+            .label(error.to_string()),
         );
     }
 }
@@ -250,7 +261,9 @@ mod tests {
         assert!(parse("0.0.0.0/0").overlaps(parse("192.168.1.0/24")));
         assert!(!parse("10.0.0.0/16").overlaps(parse("10.1.0.0/16")));
         assert_eq!(parse("10.1.2.3/16").trunc().to_string(), "10.1.0.0/16");
-        for bad in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/+8", "x/8", "10.0.0.0/", "256.0.0.0/8"] {
+        for bad in
+            ["", "10.0.0.0", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/+8", "x/8", "10.0.0.0/", "256.0.0.0/8"]
+        {
             assert_eq!(Subnet::parse(bad), None, "{bad}");
         }
     }

@@ -38,7 +38,10 @@ pub(crate) fn restart(reader: &mut Reader<'_>, node: &Node) -> Restart {
     let Some(fields) = reader.fields(node, &RESTART) else { return Restart::default() };
     let mut restart = Restart {
         policy: fields.get("policy").and_then(|node| policy(reader, node)),
-        max_retries: fields.get("max_retries").and_then(|node| reader.count(node, 0, u32::MAX)).map(|n| n.value),
+        max_retries: fields
+            .get("max_retries")
+            .and_then(|node| reader.count(node, 0, u32::MAX))
+            .map(|n| n.value),
         reset_after: fields.get("reset_after").and_then(|node| reader.duration(node)),
         ..Restart::default()
     };
@@ -58,10 +61,11 @@ pub(crate) fn restart(reader: &mut Reader<'_>, node: &Node) -> Restart {
 }
 
 fn policy(reader: &mut Reader<'_>, node: &Node) -> Option<RestartPolicy> {
-    reader.parsed(node, "expected no, always, on-failure or unless-stopped", |text| {
-        RESTARTS.iter().find(|(name, _)| *name == text.to_ascii_lowercase()).map(|(_, policy)| *policy)
-    })
-    .map(|policy| policy.value)
+    reader
+        .parsed(node, "expected no, always, on-failure or unless-stopped", |text| {
+            RESTARTS.iter().find(|(name, _)| *name == text.to_ascii_lowercase()).map(|(_, policy)| *policy)
+        })
+        .map(|policy| policy.value)
 }
 
 /// An edge as written.
@@ -92,9 +96,10 @@ pub(crate) fn dependencies(reader: &mut Reader<'_>, node: &Node) -> Vec<Dependen
     for item in reader.items(node, true, "expected a list of names, or a map of name: {condition: …}") {
         let Some(name) = reader.literal(item, "expected the name of a service or task") else { continue };
         if let Some(first) = all.iter().find(|dependency| dependency.name == name.value) {
-            let problem = Diagnostic::error("duplicate", name.span, format!("`{}` is here twice", name.value))
-                .label("the second")
-                .related(first.span, "the first");
+            let problem =
+                Diagnostic::error("duplicate", name.span, format!("`{}` is here twice", name.value))
+                    .label("the second")
+                    .related(first.span, "the first");
             reader.report(problem);
             continue;
         }
@@ -183,8 +188,14 @@ pub(crate) fn deployment(reader: &mut Reader<'_>, node: &Node) -> Option<Deploym
             .get("strategy")
             .and_then(|node| reader.word(node, &STRATEGIES))
             .map_or(Strategy::Recreate, |strategy| strategy.value),
-        max_parallel: fields.get("max_parallel").and_then(|node| reader.count(node, 1, 10_000)).map_or(1, |n| n.value),
-        rollback_on_failure: fields.get("rollback_on_failure").and_then(|node| reader.bool(node)).unwrap_or(true),
+        max_parallel: fields
+            .get("max_parallel")
+            .and_then(|node| reader.count(node, 1, 10_000))
+            .map_or(1, |n| n.value),
+        rollback_on_failure: fields
+            .get("rollback_on_failure")
+            .and_then(|node| reader.bool(node))
+            .unwrap_or(true),
         options: options(reader, &fields, &DEPLOYMENT_OPTIONS),
     })
 }
@@ -221,9 +232,13 @@ pub(crate) fn scaling(reader: &mut Reader<'_>, node: &Node) -> Option<Scaling> {
     let (min, max) = (min?, max?);
     if min.value > max.value {
         reader.report(
-            Diagnostic::error("scaling", max.span, format!("`max` ({}) is less than `min` ({})", max.value, min.value))
-                .label(format!("expected at least {}", min.value))
-                .related(min.span, "the minimum"),
+            Diagnostic::error(
+                "scaling",
+                max.span,
+                format!("`max` ({}) is less than `min` ({})", max.value, min.value),
+            )
+            .label(format!("expected at least {}", min.value))
+            .related(min.span, "the minimum"),
         );
         return None;
     }

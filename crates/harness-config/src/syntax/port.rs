@@ -56,7 +56,9 @@ fn number(text: &str) -> Option<u16> {
 fn parse(text: &str) -> Option<Port> {
     let (text, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = PROTOCOLS.iter().find(|(name, _)| *name == protocol)?.1;
-    let port = |text: &str| if text == "auto" { Some(PortNumber::Auto) } else { number(text).map(PortNumber::Fixed) };
+    let port = |text: &str| {
+        if text == "auto" { Some(PortNumber::Auto) } else { number(text).map(PortNumber::Fixed) }
+    };
     let (rest, target) = match text.rsplit_once(':') {
         Some((rest, target)) => (rest, Some(number(target)?)),
         None => (text, None),
@@ -82,12 +84,17 @@ mod tests {
     #[test]
     fn ports_as_text() {
         let show = |text: &str| {
-            parse(text).map(|port| format!("{:?} {:?} {:?} {:?}", port.number, port.target, port.protocol, port.address))
+            parse(text).map(|port| {
+                format!("{:?} {:?} {:?} {:?}", port.number, port.target, port.protocol, port.address)
+            })
         };
         assert_eq!(show("80").as_deref(), Some("Fixed(80) None Tcp None"));
         assert_eq!(show("8080:80").as_deref(), Some("Fixed(8080) Some(80) Tcp None"));
         assert_eq!(show("auto:80").as_deref(), Some("Auto Some(80) Tcp None"));
-        assert_eq!(show("127.0.0.1:8080:80/udp").as_deref(), Some("Fixed(8080) Some(80) Udp Some(\"127.0.0.1\")"));
+        assert_eq!(
+            show("127.0.0.1:8080:80/udp").as_deref(),
+            Some("Fixed(8080) Some(80) Udp Some(\"127.0.0.1\")")
+        );
         assert_eq!(show("[::1]:8080:80").as_deref(), Some("Fixed(8080) Some(80) Tcp Some(\"::1\")"));
         for bad in ["", "0", "65536", "-1", "a", "80:", ":80", "x:1:2", "80/sctp", "1-2", "8080:80:"] {
             assert_eq!(parse(bad), None, "{bad}");

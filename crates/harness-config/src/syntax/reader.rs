@@ -13,6 +13,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// So many problems are gathered while reading.
+const MAX_DIAGNOSTICS: usize = 1000;
+
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub(crate) struct Spanned<T> {
@@ -58,6 +61,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) in_args: bool,
     /// Whether relative paths are paths of this machine.
     pub(crate) local: bool,
+    /// What is being read, for messages: "the service `web`".
+    pub(crate) subject: String,
 }
 
 /// The keys of a map that are known to its table.
@@ -87,7 +92,14 @@ impl<'n> Fields<'n> {
 
 impl Reader<'_> {
     pub(crate) fn report(&mut self, diagnostic: Diagnostic) {
-        self.diagnostics.push(diagnostic);
+        if !self.is_full() {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// Whether enough is wrong: nobody reads more, and a hostile file could make more than memory holds.
+    pub(crate) fn is_full(&self) -> bool {
+        self.diagnostics.len() >= MAX_DIAGNOSTICS
     }
 
     /// The keys of a map; unknown ones are reported, and missing ones at `missing_at`.
@@ -110,11 +122,22 @@ impl Reader<'_> {
     }
 
     fn unknown(&mut self, entry: &Entry, table: &Table) {
+        if self.is_full() {
+            return;
+        }
         let names = table.keys.iter().map(|key| key.name);
+        let help = match synonym(&entry.key).filter(|name| table.has(name)) {
+            Some(name) => Some(format!("here it is called `{name}`")),
+            None => did_you_mean(&entry.key, names),
+        };
         self.report(
-            Diagnostic::error("unknown-key", entry.span, format!("{} has no key `{}`", table.what, shown(&entry.key)))
-                .label("unknown key")
-                .maybe_help(did_you_mean(&entry.key, names)),
+            Diagnostic::error(
+                "unknown-key",
+                entry.span,
+                format!("{} has no key `{}`", table.what, shown(&entry.key)),
+            )
+            .label("unknown key")
+            .maybe_help(help),
         );
     }
 
@@ -134,15 +157,19 @@ impl Reader<'_> {
     pub(crate) fn foreign(&mut self, entry: &Entry, kind: &str) {
         let types = types_with(&entry.key);
         self.report(
-            Diagnostic::error("unknown-key", entry.span, format!("a service of type {kind} has no key `{}`", entry.key))
-                .label(format!("a key of type {}", types.join(", "))),
+            Diagnostic::error(
+                "unknown-key",
+                entry.span,
+                format!("a service of type {kind} has no key `{}`", entry.key),
+            )
+            .label(format!("a key of type {}", types.join(", "))),
         );
     }
 
     /// Reports that a value isn't what was expected.
     pub(crate) fn wrong(&mut self, node: &Node, expected: &str) {
         let message = match &node.kind {
-            Kind::Scalar { text, .. } if !node.is_null() => format!("`{}` can't be used here", shown(text)),
+            Kind::Scalar { text, .. } if !node.is_null() => format!("invalid value `{}`", shown(text)),
             _ => format!("found {} here", node.describe()),
         };
         self.report(Diagnostic::error("type", node.span, message).label(expected));
@@ -354,10 +381,14 @@ impl Reader<'_> {
                     }
                     Err(unclosed) => {
                         let what = match unclosed {
-                            words::Unclosed::Quote(quote) => format!("a {quote} in the command is not closed"),
+                            words::Unclosed::Quote(quote) => {
+                                format!("a {quote} in the command is not closed")
+                            }
                             words::Unclosed::Backslash => "the command ends with a backslash".into(),
                         };
-                        self.report(Diagnostic::error("command", node.span, what).label("can't be split into words"));
+                        self.report(
+                            Diagnostic::error("command", node.span, what).label("can't be split into words"),
+                        );
                         None
                     }
                 }
@@ -383,6 +414,18 @@ impl Reader<'_> {
         }
     }
 
+    /// Where the program of a command stands.
+    pub(crate) fn program_span(&self, node: &Node) -> Span {
+        match &node.kind {
+            Kind::List(items) => items.first().map_or(node.span, |item| item.span),
+            Kind::Scalar { text, .. } => match text.find(char::is_whitespace) {
+                Some(end) if end > 0 && !text.starts_with(['"', '\'']) => self.part(node, text, 0..end),
+                _ => node.span,
+            },
+            Kind::Map(_) => node.span,
+        }
+    }
+
     /// Remembers that a service needs something on its machine.
     pub(crate) fn need(&mut self, kind: NeedKind, text: &Template, span: Span) {
         self.needs.push(Need { kind, text: text.clone(), span });
@@ -398,7 +441,9 @@ impl Reader<'_> {
             && let Some(text) = template.as_literal()
         {
             let path = self.absolute(&text).to_string_lossy().into_owned();
-            if let Some(Segment::Text(text) | Segment::Value { value: text, .. }) = template.segments.first_mut() {
+            if let Some(Segment::Text(text) | Segment::Value { value: text, .. }) =
+                template.segments.first_mut()
+            {
                 *text = path;
             }
             return template;
@@ -419,6 +464,28 @@ impl Reader<'_> {
         };
         path.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect()
     }
+}
+
+/// Our word for a key of Compose, systemd or a process manager.
+fn synonym(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "depends_on" | "needs" | "requires" | "after" => "dependencies",
+        "environment" => "env",
+        "healthcheck" | "readiness_probe" | "liveness_probe" => "health_check",
+        "cmd" | "exec" | "exec_start" | "run" => "command",
+        "cwd" | "dir" | "directory" | "workdir" | "working_directory" => "working_dir",
+        "container_name" => "name",
+        "stop_grace_period" | "stop_timeout" => "shutdown_timeout",
+        "restart_policy" | "autorestart" => "restart",
+        "deploy" => "deployment",
+        "scale" | "instances" | "numprocs" => "replicas",
+        "autoscaling" => "scaling",
+        "pull_policy" => "pull",
+        "extend" => "extends",
+        "expose" => "ports",
+        "identity" | "key" => "identity_file",
+        _ => return None,
+    })
 }
 
 /// `a, b or c`.

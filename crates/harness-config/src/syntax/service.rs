@@ -11,8 +11,8 @@ use super::variables::{env, env_files};
 use crate::source::Span;
 use indexmap::IndexMap;
 use orchestrator::model::{
-    Deployment, FileCopy, LogPolicy, NameView, OnDependencyChange, OnDependencyFailure, OnNodeLoss, OnUnhealthy,
-    Port, Resources, Role, Scaling, Segment, Signal, Target, Template,
+    Deployment, FileCopy, LogPolicy, NameView, OnDependencyChange, OnDependencyFailure, OnNodeLoss,
+    OnUnhealthy, Port, Resources, Role, Scaling, Segment, Signal, Target, Template,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -69,7 +69,13 @@ pub(crate) struct Service {
 }
 
 /// Reads the service `name`, whose templates are already merged into `node`.
-pub(crate) fn service(reader: &mut Reader<'_>, name: &str, span: Span, node: &Node, what: What) -> Option<Service> {
+pub(crate) fn service(
+    reader: &mut Reader<'_>,
+    name: &str,
+    span: Span,
+    node: &Node,
+    what: What,
+) -> Option<Service> {
     let table = match what {
         What::Service => &SERVICE,
         What::Task => &TASK,
@@ -77,9 +83,15 @@ pub(crate) fn service(reader: &mut Reader<'_>, name: &str, span: Span, node: &No
     };
     reader.uses.clear();
     reader.needs.clear();
+    reader.subject = match what {
+        What::Service => format!("the service `{name}`"),
+        What::Task => format!("the task `{name}`"),
+        What::Template => format!("the template `{name}`"),
+    };
     let fields = reader.fields(node, table)?;
     if what == What::Service {
-        reader.require(&fields, span, &format!("the service `{name}`"));
+        let subject = reader.subject.clone();
+        reader.require(&fields, span, &subject);
     }
     let host = fields.get("host").and_then(|node| reader.text(node));
     let default = (what == What::Task).then_some("process");
@@ -87,8 +99,12 @@ pub(crate) fn service(reader: &mut Reader<'_>, name: &str, span: Span, node: &No
     reader.local = host.is_none() && kind != Some("remote");
     if kind == Some("remote") && fields.get("host").is_none() && what != What::Template {
         reader.report(
-            crate::diagnostic::Diagnostic::error("missing-key", span, format!("`{name}` is remote and has no `host`"))
-                .label("expected `host:` in here"),
+            crate::diagnostic::Diagnostic::error(
+                "missing-key",
+                span,
+                format!("`{name}` is remote and has no `host`"),
+            )
+            .label("expected `host:` in here"),
         );
     }
     let target = match (kind, what) {
@@ -121,7 +137,9 @@ pub(crate) fn service(reader: &mut Reader<'_>, name: &str, span: Span, node: &No
         stop_signal: fields.get("stop_signal").and_then(|node| signal(reader, node)),
         restart: fields.get("restart").map(|node| policy::restart(reader, node)).unwrap_or_default(),
         user: fields.get("user").and_then(|node| reader.template(node, "expected a user's name or number")),
-        group: fields.get("group").and_then(|node| reader.template(node, "expected a group's name or number")),
+        group: fields
+            .get("group")
+            .and_then(|node| reader.template(node, "expected a group's name or number")),
         working_dir: fields.get("working_dir").and_then(|node| working_dir(reader, node, kind)),
         resources: fields.get("resources").map(|node| policy::resources(reader, node)).unwrap_or_default(),
         labels: fields.get("labels").map(|node| reader.labels(node)).unwrap_or_default(),
@@ -157,11 +175,15 @@ fn reactions(reader: &mut Reader<'_>, fields: &Fields<'_>, service: &mut Service
     ];
     const CHANGE: [(&str, OnDependencyChange); 2] =
         [("ignore", OnDependencyChange::Ignore), ("restart", OnDependencyChange::Restart)];
-    const UNHEALTHY: [(&str, OnUnhealthy); 2] = [("ignore", OnUnhealthy::Ignore), ("restart", OnUnhealthy::Restart)];
-    const LOSS: [(&str, OnNodeLoss); 2] = [("keep", OnNodeLoss::Keep), ("reschedule", OnNodeLoss::Reschedule)];
+    const UNHEALTHY: [(&str, OnUnhealthy); 2] =
+        [("ignore", OnUnhealthy::Ignore), ("restart", OnUnhealthy::Restart)];
+    const LOSS: [(&str, OnNodeLoss); 2] =
+        [("keep", OnNodeLoss::Keep), ("reschedule", OnNodeLoss::Reschedule)];
     const NAMES: [(&str, NameView); 2] = [("env", NameView::Env), ("hosts", NameView::Hosts)];
-    service.on_dependency_failure =
-        fields.get("on_dependency_failure").and_then(|node| reader.word(node, &FAILURE)).map(|word| word.value);
+    service.on_dependency_failure = fields
+        .get("on_dependency_failure")
+        .and_then(|node| reader.word(node, &FAILURE))
+        .map(|word| word.value);
     service.on_dependency_change =
         fields.get("on_dependency_change").and_then(|node| reader.word(node, &CHANGE)).map(|word| word.value);
     service.on_unhealthy =
@@ -172,7 +194,20 @@ fn reactions(reader: &mut Reader<'_>, fields: &Fields<'_>, service: &mut Service
 
 /// The values of a template's own keys are checked as far as they are the same for every type.
 fn template_target(reader: &mut Reader<'_>, fields: &Fields<'_>) {
-    for key in ["binary", "image", "file", "service", "unit", "profile", "package", "version", "install_path", "pid_file", "process_name", "container"] {
+    for key in [
+        "binary",
+        "image",
+        "file",
+        "service",
+        "unit",
+        "profile",
+        "package",
+        "version",
+        "install_path",
+        "pid_file",
+        "process_name",
+        "container",
+    ] {
         if let Some(node) = fields.get(key) {
             reader.template(node, "expected a text");
         }
@@ -200,7 +235,9 @@ fn environment(reader: &mut Reader<'_>, fields: &Fields<'_>) -> IndexMap<String,
 }
 
 fn signal(reader: &mut Reader<'_>, node: &Node) -> Option<Signal> {
-    reader.parsed(node, "expected a signal such as SIGTERM, INT or 15", Signal::parse).map(|signal| signal.value)
+    reader
+        .parsed(node, "expected a signal such as SIGTERM, INT or 15", Signal::parse)
+        .map(|signal| signal.value)
 }
 
 fn working_dir(reader: &mut Reader<'_>, node: &Node, kind: Option<&str>) -> Option<Template> {

@@ -9,7 +9,11 @@ use crate::source::Span;
 use orchestrator::model::{Attach, ManagedCommands, Segment, Target, Template};
 
 /// The type that a service has, as written; a task without one is a process.
-pub(crate) fn kind(reader: &mut Reader<'_>, fields: &Fields<'_>, default: Option<&'static str>) -> Option<&'static str> {
+pub(crate) fn kind(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    default: Option<&'static str>,
+) -> Option<&'static str> {
     let Some(node) = fields.get("type") else { return default };
     let expected = format!("expected {}", one_of(&TYPES));
     let text = reader.literal(node, &expected)?;
@@ -18,9 +22,13 @@ pub(crate) fn kind(reader: &mut Reader<'_>, fields: &Fields<'_>, default: Option
     }
     let help = closest(&text.value, TYPES).map(|near| format!("did you mean `{near}`?"));
     reader.report(
-        Diagnostic::error("unknown-type", node.span, format!("there is no type `{}`", super::reader::shown(&text.value)))
-            .label(expected)
-            .maybe_help(help),
+        Diagnostic::error(
+            "unknown-type",
+            node.span,
+            format!("there is no type `{}`", super::reader::shown(&text.value)),
+        )
+        .label(expected)
+        .maybe_help(help),
     );
     None
 }
@@ -53,7 +61,8 @@ pub(crate) fn target(reader: &mut Reader<'_>, fields: &Fields<'_>, kind: &str, a
             Some(Target::Systemd { unit: required(reader, fields, "unit", unit, at)? })
         }
         "portable" => {
-            let image = text(reader, fields, "image").map(|image| if slash(&image) { reader.path(image) } else { image });
+            let image = text(reader, fields, "image")
+                .map(|image| if slash(&image) { reader.path(image) } else { image });
             let unit = text(reader, fields, "unit");
             let profile = text(reader, fields, "profile");
             Some(Target::Portable { image: required(reader, fields, "image", image, at)?, unit, profile })
@@ -95,9 +104,8 @@ fn required<T>(
 }
 
 fn missing(reader: &mut Reader<'_>, at: Span, what: &str) {
-    reader.report(
-        Diagnostic::error("missing-key", at, format!("{what} is missing")).label(format!("expected {what} in here")),
-    );
+    let message = format!("{} has no {}", reader.subject, what.replace(':', ""));
+    reader.report(Diagnostic::error("missing-key", at, message).label(format!("expected {what} in here")));
 }
 
 fn process(reader: &mut Reader<'_>, fields: &Fields<'_>, at: Span) -> Option<Target> {
@@ -111,7 +119,8 @@ fn process(reader: &mut Reader<'_>, fields: &Fields<'_>, at: Span) -> Option<Tar
     }
     let mut program = binary.and_then(|entry| reader.template(&entry.value, "expected a program"));
     reader.in_args = true;
-    let command = command.and_then(|entry| reader.words(&entry.value).map(|words| (words, entry.value.span)));
+    let command = command
+        .and_then(|entry| reader.words(&entry.value).map(|words| (words, reader.program_span(&entry.value))));
     let args = words(reader, fields, "args");
     reader.in_args = false;
     let mut span = binary.map_or(at, |entry| entry.value.span);
@@ -121,7 +130,8 @@ fn process(reader: &mut Reader<'_>, fields: &Fields<'_>, at: Span) -> Option<Tar
         let first = words.next();
         if first.is_none() {
             reader.report(
-                Diagnostic::error("command", command_span, "the command is empty").label("expected a program"),
+                Diagnostic::error("command", command_span, "the command is empty")
+                    .label("expected a program"),
             );
         }
         program = program.or(first);
@@ -133,7 +143,9 @@ fn process(reader: &mut Reader<'_>, fields: &Fields<'_>, at: Span) -> Option<Tar
     all.extend(args.unwrap_or_default());
     let mut program = program?;
     if program.as_literal().is_some_and(|text| text.is_empty()) {
-        reader.report(Diagnostic::error("command", span, "the program has no name").label("expected a program"));
+        reader.report(
+            Diagnostic::error("command", span, "the program has no name").label("expected a program"),
+        );
         return None;
     }
     program_path(reader, &mut program);
@@ -152,7 +164,8 @@ fn docker(reader: &mut Reader<'_>, fields: &Fields<'_>, at: Span) -> Option<Targ
         }
     }
     const PULLS: [(&str, &str); 3] = [("always", "always"), ("missing", "missing"), ("never", "never")];
-    let pull = fields.get("pull").and_then(|node| reader.word(node, &PULLS)).map(|pull| pull.value.to_string());
+    let pull =
+        fields.get("pull").and_then(|node| reader.word(node, &PULLS)).map(|pull| pull.value.to_string());
     let image = required(reader, fields, "image", image, at)?;
     Some(Target::Docker { image, command, entrypoint, volumes, pull })
 }
@@ -165,7 +178,9 @@ fn volume(reader: &mut Reader<'_>, node: &Node) -> Option<Template> {
         let parts: Vec<&str> = text.split(':').collect();
         let good = match parts.as_slice() {
             [only] => only.starts_with('/'),
-            [source, destination] | [source, destination, _] => !source.is_empty() && destination.starts_with('/'),
+            [source, destination] | [source, destination, _] => {
+                !source.is_empty() && destination.starts_with('/')
+            }
             _ => false,
         };
         if !good {
@@ -209,12 +224,13 @@ fn attach(reader: &mut Reader<'_>, fields: &Fields<'_>, at: Span) -> Option<Atta
     let [key] = present.as_slice() else {
         let span = present.get(1).and_then(|key| fields.entry(key)).map_or(at, |entry| entry.span);
         let message = if present.is_empty() {
-            "it isn't said what to attach to".to_string()
+            format!("{} doesn't say what to attach to", reader.subject)
         } else {
             format!("attaches to one thing, not to {}", present.len())
         };
         reader.report(
-            Diagnostic::error("attach", span, message).label(format!("expected exactly one of {}", KINDS.join(", "))),
+            Diagnostic::error("attach", span, message)
+                .label(format!("expected exactly one of {}", KINDS.join(", "))),
         );
         return None;
     };

@@ -148,7 +148,8 @@ impl Builder {
             Event::Alias(id) => {
                 let Some(node) = self.anchors.get(&id) else {
                     return Err(Box::new(
-                        Diagnostic::error("alias", span, "an alias inside its own anchor").label("refers to itself"),
+                        Diagnostic::error("alias", span, "an alias inside its own anchor")
+                            .label("refers to itself"),
                     ));
                 };
                 let copied = self.copied + node.size();
@@ -164,8 +165,12 @@ impl Builder {
         self.copied = copied;
         if copied > MAX_COPIED {
             return Err(Box::new(
-                Diagnostic::error("too-large", span, format!("aliases make the file larger than {MAX_COPIED} values"))
-                    .label("too much is repeated up to here"),
+                Diagnostic::error(
+                    "too-large",
+                    span,
+                    format!("aliases make the file larger than {MAX_COPIED} values"),
+                )
+                .label("too much is repeated up to here"),
             ));
         }
         Ok(())
@@ -294,15 +299,19 @@ impl Builder {
 fn syntax_error(text: &str, source: u32, error: &ScanError) -> Diagnostic {
     let at = error.marker().byte_offset().unwrap_or(0).min(text.len());
     let at = text.floor_char_boundary(at);
-    let next = text.get(at..).and_then(|rest| rest.chars().next()).filter(|c| *c != '\n').map_or(0, char::len_utf8);
+    let next =
+        text.get(at..).and_then(|rest| rest.chars().next()).filter(|c| *c != '\n').map_or(0, char::len_utf8);
     let span = Span::new(source, at, at + next);
     let begin = text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
     let end = text.get(at..).and_then(|after| after.find('\n')).map_or(text.len(), |newline| at + newline);
     let line = text.get(begin..end).unwrap_or("");
     let mut info = error.info();
     info.truncate(info.floor_char_boundary(300));
-    let code = if info.contains("nest") && info.contains("limit") { "too-deep" } else { "syntax" };
-    Diagnostic::error(code, span, format!("not valid YAML: {info}"))
+    if info.contains("recursion limit") || info.contains("nesting") {
+        return Diagnostic::error("too-deep", span, format!("nested more than {MAX_DEPTH} levels deep"))
+            .label("one level too many");
+    }
+    Diagnostic::error("syntax", span, format!("not valid YAML: {info}"))
         .label("here")
         .maybe_help(syntax_hint(line).map(String::from))
 }
@@ -319,7 +328,11 @@ fn syntax_hint(line: &str) -> Option<&'static str> {
     if indent.contains('\t') {
         return Some("indent with spaces: YAML has no tabs there");
     }
-    if line.trim_start().trim_start_matches("- ").starts_with(['*', '&', '!', '%', '@', '`']) || line.contains(": %") || line.contains(": @") || line.contains(": `") {
+    if line.trim_start().trim_start_matches("- ").starts_with(['*', '&', '!', '%', '@', '`'])
+        || line.contains(": %")
+        || line.contains(": @")
+        || line.contains(": `")
+    {
         return Some("a text that begins with one of * & ! % @ ` must be quoted");
     }
     if line.matches(": ").count() > 1 {

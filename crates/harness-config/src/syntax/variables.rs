@@ -30,7 +30,9 @@ pub(crate) fn env(reader: &mut Reader<'_>, node: &Node) -> IndexMap<String, Temp
         }
         if entry.value.is_null() {
             pass_through(reader, &entry.key, &mut env);
-        } else if let Some(value) = reader.template(&entry.value, "expected a text, a number or a truth value") {
+        } else if let Some(value) =
+            reader.template(&entry.value, "expected a text, a number or a truth value")
+        {
             env.insert(entry.key.clone(), value);
         }
     }
@@ -121,7 +123,8 @@ fn read_env_file(
         }
         Err(error) => {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            reader.report(Diagnostic::error("unreadable", span, format!("{error}{cause}")).label("named here"));
+            reader
+                .report(Diagnostic::error("unreadable", span, format!("{error}{cause}")).label("named here"));
             return;
         }
     };
@@ -130,12 +133,17 @@ fn read_env_file(
     for line in lines {
         match line {
             Err((at, what)) => reader.report(
-                Diagnostic::error("env-file", Span::new(source, at.start, at.end), format!("a line of {name} can't be read"))
-                    .label(what)
-                    .related(span, "named here"),
+                Diagnostic::error(
+                    "env-file",
+                    Span::new(source, at.start, at.end),
+                    format!("a line of {name} can't be read"),
+                )
+                .label(what)
+                .related(span, "named here"),
             ),
             Ok(line) => {
-                let value = if line.expand { expand(reader, source, &line, values) } else { Some(line.value) };
+                let value =
+                    if line.expand { expand(reader, source, &line, values) } else { Some(line.value) };
                 values.extend(value.map(|value| (line.name, value)));
             }
         }
@@ -178,7 +186,8 @@ fn expand(
             }
         },
         Err(problem) => {
-            let mut diagnostic = Diagnostic::error(problem.code, span, problem.message).maybe_help(problem.help);
+            let mut diagnostic =
+                Diagnostic::error(problem.code, span, problem.message).maybe_help(problem.help);
             diagnostic.label = problem.label;
             reader.report(diagnostic);
             None

@@ -90,9 +90,10 @@ impl Splitter {
 /// A word that only a shell would understand, where there is one.
 pub(crate) fn shell_word(words: &[Template]) -> Option<&'static str> {
     const SHELL: [&str; 10] = ["&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1", "2>"];
-    words.iter().filter_map(Template::as_literal).find_map(|word| {
-        SHELL.into_iter().find(|shell| **shell == word)
-    })
+    words
+        .iter()
+        .filter_map(Template::as_literal)
+        .find_map(|word| SHELL.into_iter().find(|shell| **shell == word))
 }
 
 #[cfg(test)]
@@ -126,7 +127,9 @@ mod tests {
     #[test]
     fn values_are_never_split() {
         let value = Segment::Value { name: "A".into(), value: "x ' y".into() };
-        let template = Template { segments: vec![Segment::Text("run --a=".into()), value.clone(), Segment::Text(" z".into())] };
+        let template = Template {
+            segments: vec![Segment::Text("run --a=".into()), value.clone(), Segment::Text(" z".into())],
+        };
         let words = split(&template).unwrap();
         assert_eq!(words.len(), 3);
         assert_eq!(words[1].as_literal().as_deref(), Some("--a=x ' y"));
