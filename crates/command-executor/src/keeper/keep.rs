@@ -13,7 +13,7 @@ use super::{
     child::{self, Prepared, StartFailure},
     identity::ProcessIdentity,
     outbox::Outbox,
-    record::{Durable, Exit, RECORD_VERSION, RunRecord, RunState, write_record},
+    record::{Exit, RECORD_VERSION, RunRecord, RunState, Writing, write_record},
     report::{Control, PROTOCOL, Report, StartStage, decode},
     runs,
     socket::{self, control_name, stdin_name},
@@ -150,7 +150,7 @@ impl Keeper {
             state: RunState::Starting,
             gaps: Vec::new(),
         };
-        write_record(folder.as_fd(), &record, Durable::No)
+        write_record(folder.as_fd(), &record, Writing::First)
             .map_err(|error| failed(StartStage::Record, "run record", error))?;
         let started = match spec {
             Some(spec) => Self::launch(handed, &spec, folder.as_fd(), &mut record, outbox),
@@ -159,7 +159,7 @@ impl Keeper {
         if let Err(StartFailure { stage, errno, message }) = &started {
             let (stage, errno, message) = (*stage, *errno, message.clone());
             record.state = RunState::FailedToStart { stage, errno, message, at: Timestamp::now() };
-            let _ = write_record(folder.as_fd(), &record, Durable::Yes);
+            let _ = write_record(folder.as_fd(), &record, Writing::Durable);
         }
         started
     }
@@ -203,7 +203,7 @@ impl Keeper {
         let process = ProcessIdentity::of(main).unwrap_or(ProcessIdentity { pid: main, start: 0, inode: None });
         record.state = RunState::Running { process };
         // If this fails (a full disk), the record of the start stands, and the marker finds what it doesn't name.
-        let _ = write_record(folder.as_fd(), record, Durable::No);
+        let _ = write_record(folder.as_fd(), record, Writing::Over);
         outbox.push(&Report::Started { instance: record.instance.clone(), run: handed.run, pid: main });
         Ok(Self {
             folder,
@@ -415,7 +415,7 @@ impl Keeper {
             gaps.into_iter().for_each(|gap| self.record.add_gap(gap));
             if !all {
                 // If there is no room for it, the next one or the exit's record has it.
-                let _ = write_record(self.folder.as_fd(), &self.record, Durable::No);
+                let _ = write_record(self.folder.as_fd(), &self.record, Writing::Replace);
             }
         }
     }
@@ -432,7 +432,7 @@ impl Keeper {
         let Self { record, process, .. } = &mut self;
         let process = Some(*process);
         record.state = RunState::Exited { exit: exit.clone(), ended_at, process, left: left.clone() };
-        let recorded = write_record(self.folder.as_fd(), &self.record, Durable::Yes);
+        let recorded = write_record(self.folder.as_fd(), &self.record, Writing::Durable);
         let instance = self.record.instance.clone();
         self.outbox.push(&Report::Exited { instance, run: self.record.run, exit, ended_at, left });
         self.outbox.finish();

@@ -1,6 +1,6 @@
 //! The record of a run: a small JSON file beside its log, the truth about the run for whoever comes later.
 //!
-//! Written by rename, so that a reader sees a whole one. Readers are lenient: fields they don't know are ignored.
+//! Written so that a reader sees a whole one. Readers are lenient: fields they don't know are ignored.
 
 use super::{identity::ProcessIdentity, report::StartStage, spec::RunId};
 use jiff::Timestamp;
@@ -193,17 +193,25 @@ pub enum RecordError {
 
 /// Reads a record. Unknown fields are ignored; a format newer than [`RECORD_VERSION`] is refused by its number.
 pub fn read_record(path: &Path) -> Result<RunRecord, RecordError> {
-    let read = |source| RecordError::Read { path: path.to_owned(), source };
-    decode(path, File::open(path).map_err(read)?)
+    let open = || File::open(path).map_err(|source| RecordError::Read { path: path.to_owned(), source });
+    // One may be met while it is written over; that takes less than a microsecond.
+    match decode(path, open()?) {
+        Err(RecordError::Decode { .. }) => decode(path, open()?),
+        done => done,
+    }
 }
 
 /// Like [`read_record`], of a file in an open folder.
 pub(super) fn read_record_at(folder: BorrowedFd<'_>, run: RunId) -> Result<RunRecord, RecordError> {
     let name = PathBuf::from(format!("{run}.json"));
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    match rustix::fs::openat(folder, &name, flags, Mode::empty()) {
-        Ok(file) => decode(&name, file.into()),
-        Err(errno) => Err(RecordError::Read { path: name, source: errno.into() }),
+    let open = || {
+        let failed = |error: rustix::io::Errno| RecordError::Read { path: name.clone(), source: error.into() };
+        rustix::fs::openat(folder, &name, flags, Mode::empty()).map(File::from).map_err(failed)
+    };
+    match decode(&name, open()?) {
+        Err(RecordError::Decode { .. }) => decode(&name, open()?),
+        done => done,
     }
 }
 
@@ -225,21 +233,37 @@ fn decode(path: &Path, file: File) -> Result<RunRecord, RecordError> {
     })
 }
 
-/// Whether a record must survive the loss of power.
+/// How a record is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Durable {
-    Yes,
-    No,
+pub(super) enum Writing {
+    /// The first one of a run. A reader that sees half of it sees what it would have a moment earlier: none.
+    First,
+    /// The second one, over the first, in one write: a new file and the removal of the old one are what would cost most
+    /// of a start. A reader that meets it in that moment reads again.
+    Over,
+    /// By rename.
+    Replace,
+    /// By rename, and it survives the loss of power.
+    Durable,
 }
 
-/// Writes a record into the instance's folder, by rename. On a full disk the old file is overwritten where it lies,
-/// which needs no new block, so that an exit is recorded even then.
-pub(super) fn write_record(folder: BorrowedFd<'_>, record: &RunRecord, durable: Durable) -> io::Result<()> {
+/// Writes a record into the instance's folder. On a full disk the old file is overwritten where it lies, which needs no
+/// new block, so that an exit is recorded even then.
+pub(super) fn write_record(folder: BorrowedFd<'_>, record: &RunRecord, writing: Writing) -> io::Result<()> {
     let mut text = serde_json::to_vec(record)?;
     text.push(b'\n');
     let name = format!("{}.json", record.run);
-    match replace(folder, &name, &text, durable) {
-        Err(error) if is_full(&error) && text.len() <= 4096 => overwrite(folder, &name, &text),
+    match writing {
+        Writing::First => {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let file = rustix::fs::openat(folder, &name, flags, Mode::RUSR | Mode::WUSR)?;
+            return File::from(file).write_all(&text);
+        }
+        Writing::Over => return overwrite(folder, &name, &text, false),
+        Writing::Replace | Writing::Durable => {}
+    }
+    match replace(folder, &name, &text, writing == Writing::Durable) {
+        Err(error) if is_full(&error) && text.len() <= 4096 => overwrite(folder, &name, &text, true),
         done => done,
     }
 }
@@ -249,14 +273,14 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
-fn replace(folder: BorrowedFd<'_>, name: &str, text: &[u8], durable: Durable) -> io::Result<()> {
+fn replace(folder: BorrowedFd<'_>, name: &str, text: &[u8], durable: bool) -> io::Result<()> {
     let fresh = format!("{name}.new");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(folder, &fresh, flags, Mode::RUSR | Mode::WUSR)?;
     let mut file = File::from(file);
     let written = file.write_all(text).and_then(|()| match durable {
-        Durable::Yes => rustix::fs::fsync(file.as_fd()).map_err(io::Error::from),
-        Durable::No => Ok(()),
+        true => rustix::fs::fsync(file.as_fd()).map_err(io::Error::from),
+        false => Ok(()),
     });
     if let Err(error) = written {
         // What remains would take the little room that there is.
@@ -266,12 +290,15 @@ fn replace(folder: BorrowedFd<'_>, name: &str, text: &[u8], durable: Durable) ->
     Ok(rustix::fs::renameat(folder, &fresh, folder, name)?)
 }
 
-fn overwrite(folder: BorrowedFd<'_>, name: &str, text: &[u8]) -> io::Result<()> {
+fn overwrite(folder: BorrowedFd<'_>, name: &str, text: &[u8], durable: bool) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = File::from(rustix::fs::openat(folder, name, flags, Mode::empty())?);
     file.write_all_at(text, 0)?;
     file.set_len(text.len() as u64)?;
-    Ok(rustix::fs::fsync(file.as_fd())?)
+    if durable {
+        rustix::fs::fsync(file.as_fd())?;
+    }
+    Ok(())
 }
 
 /// Times in RFC 3339 with nanoseconds.
@@ -329,14 +356,17 @@ mod tests {
         let fd = File::open(folder.path()).unwrap();
         let process = ProcessIdentity { pid: 11, start: 101, inode: None };
         let ended_at = "2026-11-23T10:00:01Z".parse().unwrap();
-        for state in [
-            RunState::Starting,
-            RunState::Running { process },
-            RunState::Exited { exit: Exit::Signal(9), ended_at, process: Some(process), left: vec![3] },
-            RunState::FailedToStart { stage: StartStage::Cwd, errno: 2, message: "/no".into(), at: ended_at },
+        let failed = RunState::FailedToStart { stage: StartStage::Cwd, errno: 2, message: "/no".into(), at: ended_at };
+        let exited = RunState::Exited { exit: Exit::Signal(9), ended_at, process: Some(process), left: vec![3] };
+        for (state, writing) in [
+            (RunState::Starting, Writing::First),
+            (RunState::Running { process }, Writing::Over),
+            (RunState::Starting, Writing::Over),
+            (failed, Writing::Replace),
+            (exited, Writing::Durable),
         ] {
             let record = record(state);
-            write_record(fd.as_fd(), &record, Durable::Yes).unwrap();
+            write_record(fd.as_fd(), &record, writing).unwrap();
             let path = folder.path().join(format!("{}.json", record.run));
             assert_eq!(read_record(&path).unwrap(), record);
             assert_eq!(read_record_at(fd.as_fd(), record.run).unwrap(), record);

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::keeper::{
         identity,
-        record::{Durable, RunState, write_record},
+        record::{RunState, Writing, write_record},
     };
 
     #[test]
@@ -93,7 +93,7 @@ mod tests {
                 state: RunState::Starting,
                 gaps: Vec::new(),
             };
-            write_record(folder.as_fd(), &record, Durable::No).unwrap();
+            write_record(folder.as_fd(), &record, Writing::First).unwrap();
             std::fs::write(root.path().join(format!("web-1/{run}.log.1")), "x").unwrap();
         }
         prune(folder.as_fd(), runs[5], 3, &boot);

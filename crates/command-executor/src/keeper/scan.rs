@@ -4,7 +4,7 @@ use super::{
     client::KeeperError,
     identity::{self, ProcessIdentity},
     record::{
-        Durable, RECORD_VERSION, RecordError, RunRecord, RunState, read_record_at, write_record,
+        RECORD_VERSION, RecordError, RunRecord, RunState, Writing, read_record_at, write_record,
     },
     runs,
     socket::open_folder,
@@ -206,7 +206,7 @@ pub(super) fn ensure_gone(
     if let Some(record) = record.as_mut().filter(|record| !record.state.is_final()) {
         record.state = lost_state(record.process(), Vec::new());
         record.add_gap(lost_gap());
-        write_record(folder.as_fd(), record, Durable::Yes).map_err(failed(instance))?;
+        write_record(folder.as_fd(), record, Writing::Durable).map_err(failed(instance))?;
     }
     Ok(EndedRun { record, ended })
 }

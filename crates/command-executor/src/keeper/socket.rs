@@ -63,7 +63,6 @@ pub(super) fn bound(folder: BorrowedFd<'_>, name: &str, listening: bool) -> rust
         Err(error) => return Err(error),
     }
     bind(&socket, &address(folder, &fresh)?)?;
-    rustix::fs::chmodat(folder, &fresh, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
     if listening {
         listen(&socket, 128)?;
     }

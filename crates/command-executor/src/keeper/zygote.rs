@@ -7,7 +7,7 @@ use super::{
     identity,
     keep::{Handed, keeper_main},
     outbox::Outbox,
-    record::{Durable, Exit, Gap, RECORD_VERSION, RunRecord, RunState, read_record_at, write_record},
+    record::{Exit, Gap, RECORD_VERSION, RunRecord, RunState, Writing, read_record_at, write_record},
     region::Region,
     report::{PROTOCOL, Report, StartStage, is_understood},
     runs,
@@ -424,7 +424,7 @@ impl Zygote {
             record.add_gap(lost_gap());
         }
         record.state = state;
-        write_record(folder.as_fd(), &record, Durable::Yes)
+        write_record(folder.as_fd(), &record, Writing::Durable)
     }
 }
 
