@@ -458,7 +458,7 @@ fn supported(stack: &Stack, needed: &IndexSet<ServiceName>) -> Result<(), Refuse
 }
 
 fn is_orphan(stack: &Stack, instance: &InstanceName) -> bool {
-    !stack.services.get(instance.service()).is_some_and(|service| instance.number() <= service.replicas)
+    stack.services.get(instance.service()).is_none_or(|service| instance.number() > service.replicas)
 }
 
 fn declared_ports(stack: &Stack) -> BTreeSet<u16> {

@@ -24,5 +24,11 @@ pub mod command;
 
 pub mod network;
 
+pub mod view;
+
+pub mod node;
+
+pub mod supervisor;
+
 #[cfg(test)]
 mod testing;

@@ -36,7 +36,7 @@ pub struct Instance {
     pub phase: Phase,
     /// Probes of the current run.
     pub health: History,
-    /// Whether the current run was ready once: started and, with a health check, healthy.
+    /// Whether the current or last run was ready once: started and, with a health check, healthy.
     pub ready: bool,
     /// Quick deaths in a row.
     pub deaths: u32,
@@ -272,7 +272,6 @@ impl Instance {
 
     fn end(&mut self, phase: Phase) {
         self.health.in_flight = None;
-        self.ready = false;
         self.phase = phase;
     }
 

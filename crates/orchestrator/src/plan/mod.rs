@@ -11,6 +11,8 @@
 mod node;
 mod simulate;
 mod stack;
+#[cfg(test)]
+mod tests;
 
 pub use node::plan_node;
 pub use simulate::simulate;

@@ -118,10 +118,7 @@ impl<'a> View<'a> {
     }
 
     fn start(&self, wish: &Wish, seen: &Instance) -> Goal {
-        if let Phase::Ended { run, cause: Some(StopCause::Dependency), .. } = &seen.phase
-            && run.epoch >= wish.epoch
-            && run.service.on_dependency_failure == OnDependencyFailure::Hold
-        {
+        if is_held(wish, seen) {
             return Goal::Hold(reason(
                 ReasonCode::Held,
                 "a dependency failed; it is held until it is started again",
@@ -183,7 +180,7 @@ impl<'a> View<'a> {
                 Gate::Open
             }
             (Phase::Ended { .. } | Phase::Unstartable { .. }, _) if current => {
-                self.ended_dependency(name, wish, seen)
+                self.ended_dependency(name, wish, seen, depth)
             }
             (Phase::Running(_), Condition::Completed) if current => {
                 Gate::Waiting(format!("waiting for {name} to complete"))
@@ -194,13 +191,19 @@ impl<'a> View<'a> {
     }
 
     /// A dependency that ended: will it come back?
-    fn ended_dependency(&self, name: &InstanceName, wish: &Wish, seen: &Instance) -> Gate {
+    fn ended_dependency(&self, name: &InstanceName, wish: &Wish, seen: &Instance, depth: usize) -> Gate {
         let why = seen.last_error.clone().unwrap_or_else(|| "it ended".into());
         if seen.deaths >= FAILING_AFTER_DEATHS {
             return Gate::Blocked(format!("needs {name}, which keeps failing: {why}"));
         }
+        if is_held(wish, seen) {
+            return Gate::Blocked(format!("needs {name}, which is held until it is started again"));
+        }
         if comes_back(&wish.service, seen) {
-            return Gate::Waiting(format!("waiting for {name} to be restarted"));
+            return match self.unstarted_dependency(name, wish, depth) {
+                Gate::Waiting(_) => Gate::Waiting(format!("waiting for {name} to be restarted")),
+                blocked => blocked,
+            };
         }
         Gate::Blocked(format!("needs {name}, which failed: {why}"))
     }
@@ -228,6 +231,12 @@ impl<'a> View<'a> {
             .filter_map(|(name, _)| Some(((*name).clone(), self.seen(name).run()?.id.clone())))
             .collect()
     }
+}
+
+/// Whether it was stopped because a dependency failed, and its policy waits for a user.
+fn is_held(wish: &Wish, seen: &Instance) -> bool {
+    matches!(&seen.phase, Phase::Ended { run, cause: Some(StopCause::Dependency), .. }
+        if run.epoch >= wish.epoch && run.service.on_dependency_failure == OnDependencyFailure::Hold)
 }
 
 /// Whether the restart policy starts an ended instance again by itself.

@@ -1,0 +1,91 @@
+//! Taking over what runs: the keepers' files say what became of every run while nobody looked.
+
+use super::{PersistError, Supervisor};
+use crate::health::History;
+use crate::model::InstanceName;
+use crate::node::{Found, FoundState, NodeError};
+use crate::observed::{Instance, Phase, Run, StopCause};
+use crate::plan::{Wish, WishGoal};
+use service_registry::model::Exit;
+
+/// What was running could not be taken over; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// What was wanted can't be read.
+    #[error(transparent)]
+    Persist(#[from] PersistError),
+    /// What runs can't be found out.
+    #[error("can't find out what runs")]
+    Scan(#[source] NodeError),
+}
+
+impl Supervisor {
+    /// Brings what is observed to what the keepers' files say. An instance that is recorded but not wanted by anyone is
+    /// left alone, unless it lives: then something is wrong with the store, and it is shown as wanted by its name.
+    pub(super) async fn adopt(&mut self) -> Result<(), AdoptError> {
+        let found = self.engine.found().await.map_err(AdoptError::Scan)?;
+        for found in found {
+            let instance = found.instance.clone();
+            let Some(wish) = self.world.desired.wishes.get(&instance).cloned() else { continue };
+            let observed = self.take_over(&instance, &wish, found);
+            self.world.observed.instances.insert(instance, observed);
+        }
+        for instance in self.world.desired.wishes.keys() {
+            self.publish(instance);
+        }
+        Ok(())
+    }
+
+    fn take_over(&self, name: &InstanceName, wish: &Wish, found: Found) -> Instance {
+        let note = self.memory.runs.get(name).filter(|note| note.run == found.run);
+        let run = Run {
+            id: found.run,
+            // Without a note the daemon died right after it issued the start: for the wish of that time.
+            epoch: note.map_or(wish.epoch, |note| note.epoch),
+            began: found.began,
+            pid: None,
+            service: wish.service.clone(),
+            dependencies: note.map(|note| note.dependencies.clone()).unwrap_or_default(),
+        };
+        let cause = note.and_then(|note| note.cause);
+        let before = self.registry.get(&name.to_string());
+        let mut instance = Instance { health: History::default(), ..Instance::default() };
+        instance.restarts = before.as_ref().map_or(0, |entry| entry.restarts);
+        // What was ready stays so until its checks say otherwise: a daemon's restart is no news about a service.
+        let was_ready = before.as_ref().is_some_and(|entry| entry.ready);
+        instance.ready = run.service.health_check.is_none() || was_ready;
+        instance.phase = match found.state {
+            FoundState::Starting => Phase::Starting(run),
+            FoundState::Running { pid } => self.still_running(Run { pid: Some(pid), ..run }, wish, cause),
+            FoundState::Ended { exit } => {
+                instance.last_error = Some(exit.to_string());
+                let cause = cause.or((wish.goal != WishGoal::Up).then_some(StopCause::Wish));
+                Phase::Ended { run, exit, cause }
+            }
+            FoundState::Unstartable { error } => {
+                instance.last_error = Some(error.clone());
+                Phase::Unstartable { run, error }
+            }
+            FoundState::Lost => {
+                let exit = Exit::unknown("keeper killed");
+                instance.last_error = Some(exit.to_string());
+                Phase::Ended { run, exit, cause }
+            }
+        };
+        instance
+    }
+
+    /// A stop that was under way goes on; one whose order may not have arrived is issued again by the plan.
+    fn still_running(&self, run: Run, wish: &Wish, cause: Option<StopCause>) -> Phase {
+        match cause {
+            // The wish says whether it should still end; a stop for another reason is found again by the plan.
+            Some(StopCause::Wish) | None => Phase::Running(run),
+            Some(_) if wish.goal != WishGoal::Up => Phase::Running(run),
+            Some(cause) => {
+                let (now, _) = (self.clock)();
+                let issued = now.saturating_sub(run.service.shutdown_timeout);
+                Phase::Stopping { run, issued, force: false, cause }
+            }
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The one loop: it owns what is wanted and what was seen, and every cause of change comes to it as an [`Event`].
+//!
+//! Handling an event is synchronous: change the world, ask for the plan, issue its steps to the [`Engine`], tell the
+//! registry. What takes time runs elsewhere and comes back as an event. What must not be lost is written to the
+//! registry's store before a command is answered.
+
+mod adopt;
+mod commands;
+mod persist;
+
+pub use adopt::AdoptError;
+pub use commands::{Command, ExecContext, Reply, StartAnswer, StartOrder, Stopped};
+pub use persist::PersistError;
+
+use crate::command::World;
+use crate::model::InstanceName;
+use crate::network::{Caller, PortRange, ResolvedProbe, resolve};
+use crate::node::{Engine, Launch, NodeEvent, NodeFact, Order, Question};
+use crate::observed::{Fact, Moment, Phase, Run, StopCause};
+use crate::plan::{self, Step};
+use crate::view;
+use async_channel::{Receiver, Sender};
+use jiff::Timestamp;
+use persist::Memory;
+use service_registry::model::{ProbeResult, Reason, State};
+use service_registry::registry::Registry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where the loop takes the time from: time since boot for decisions, wall time for display.
+pub type Clock = Arc<dyn Fn() -> (Moment, Timestamp) + Send + Sync>;
+
+/// Events that are handled before the plan is asked again: a burst of reports costs one plan.
+const BATCH: usize = 256;
+
+/// Events that may wait for the loop. Whoever sends more waits.
+pub const QUEUE: usize = 4096;
+
+/// What the loop needs from outside.
+pub struct Options {
+    /// Where everything is told and kept.
+    pub registry: Registry,
+    /// What carries out steps.
+    pub engine: Engine,
+    /// The time.
+    pub clock: Clock,
+    /// The ports for `auto`.
+    pub ports: PortRange,
+    /// Where in that range to begin: differs from project to project.
+    pub seed: u64,
+    /// This node's name, for `HARNESS_NODE`.
+    pub node: String,
+    /// How a new run is named: UUIDv7, so that names sort by time.
+    pub run_id: fn() -> String,
+}
+
+/// Every cause of change.
+pub enum Event {
+    /// Somebody wants something.
+    Command(Command),
+    /// Something happened on the node.
+    Node(NodeEvent),
+}
+
+/// The loop and all that it owns.
+pub struct Supervisor {
+    world: World,
+    memory: Memory,
+    registry: Registry,
+    engine: Engine,
+    clock: Clock,
+    ports: PortRange,
+    node: String,
+    run_id: fn() -> String,
+    events: Receiver<Event>,
+    waiting: BTreeMap<InstanceName, Reason>,
+    probes: BTreeMap<InstanceName, ProbeResult>,
+    /// Answers to `health --run-now` that wait for their probes.
+    asked: Vec<commands::Asked>,
+    ended: bool,
+}
+
+impl Supervisor {
+    /// Reads what was wanted, finds what runs, and takes it over. Nothing is started or stopped yet.
+    pub async fn open(options: Options, events: Receiver<Event>) -> Result<Self, AdoptError> {
+        let (memory, world) = Memory::load(&options.registry, options.ports, options.seed)?;
+        let mut supervisor = Self {
+            world,
+            memory,
+            registry: options.registry,
+            engine: options.engine,
+            clock: options.clock,
+            ports: options.ports,
+            node: options.node,
+            run_id: options.run_id,
+            events,
+            waiting: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            asked: Vec::new(),
+            ended: false,
+        };
+        supervisor.adopt().await?;
+        Ok(supervisor)
+    }
+
+    /// How many instances live.
+    pub fn running(&self) -> usize {
+        self.world.observed.instances.values().filter(|instance| instance.is_live()).count()
+    }
+
+    /// Runs until [`Command::End`], or until nobody can send events any more.
+    pub async fn run(mut self) {
+        let mut wake = self.next();
+        while !self.ended {
+            let first = match wake {
+                Some(at) => {
+                    let pause = at.saturating_sub((self.clock)().0);
+                    let timer = async {
+                        async_io::Timer::after(pause).await;
+                        None
+                    };
+                    futures_lite::future::or(async { Some(self.events.recv().await) }, timer).await
+                }
+                None => Some(self.events.recv().await),
+            };
+            match first {
+                Some(Ok(event)) => self.handle(event),
+                Some(Err(_)) => break,
+                None => {}
+            }
+            for _ in 1..BATCH {
+                match self.events.try_recv() {
+                    Ok(event) => self.handle(event),
+                    Err(_) => break,
+                }
+            }
+            wake = self.next();
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Command(command) => self.command(command),
+            Event::Node(event) => self.node_event(event),
+        }
+    }
+
+    /// Asks for the plan and issues its steps. The answer: when to ask again at the latest.
+    fn next(&mut self) -> Option<Moment> {
+        let Some(stack) = &self.world.stack else { return None };
+        let (now, _) = (self.clock)();
+        let plan = plan::plan(stack, &self.world.desired, &self.world.observed, now);
+        let waiting: BTreeMap<InstanceName, Reason> = plan.waiting.into_iter().collect();
+        let mut touched: BTreeSet<InstanceName> = BTreeSet::new();
+        let differs = |old: &BTreeMap<InstanceName, Reason>, new: &BTreeMap<InstanceName, Reason>| {
+            old.iter()
+                .filter(|(name, reason)| new.get(*name) != Some(*reason))
+                .map(|(name, _)| name.clone())
+                .collect::<Vec<_>>()
+        };
+        touched.extend(differs(&self.waiting, &waiting));
+        touched.extend(differs(&waiting, &self.waiting));
+        self.waiting = waiting;
+        for step in plan.steps {
+            if !matches!(step, Step::Probe { .. }) {
+                touched.insert(step.instance().clone());
+            }
+            self.issue(step, now);
+        }
+        for instance in &touched {
+            self.publish(instance);
+        }
+        for gone in crate::command::forget(&mut self.world) {
+            self.memory.forget(&self.registry, &gone);
+            self.probes.remove(&gone);
+            if let Some(written) = self.registry.remove(&gone.to_string()) {
+                written.forget();
+            }
+        }
+        plan.wake_at
+    }
+
+    fn issue(&mut self, step: Step, now: Moment) {
+        match step {
+            Step::Start { instance, service, epoch, dependencies, again } => {
+                let run = Run { id: (self.run_id)(), epoch, began: now, pid: None, service, dependencies };
+                self.start(&instance, run, again);
+            }
+            Step::Stop { instance, run, force, cause } => {
+                if self.world.observed.issue_stop(&instance, force, cause, now) {
+                    self.memory.stopping(&self.registry, &instance, cause);
+                    self.order_stop(&instance, run, force);
+                }
+            }
+            Step::Probe { instance, run } => {
+                self.world.observed.issue_probe(&instance, now);
+                self.order_probe(&instance, run);
+            }
+        }
+    }
+
+    fn start(&mut self, instance: &InstanceName, run: Run, again: bool) {
+        let (id, service) = (run.id.clone(), run.service.clone());
+        self.memory.started(&self.registry, instance, &run);
+        self.world.observed.issue_start(instance, run, again);
+        self.probes.remove(instance);
+        let resolved = {
+            let lookup = |name: &crate::model::ServiceName| self.lookup(name);
+            let caller = Caller {
+                instance,
+                service: &service,
+                lookup: &lookup,
+                leases: &self.world.leases,
+                secrets: &self.memory.secrets,
+            };
+            let folder = self.world.stack.as_ref().map(|stack| stack.folder.clone()).unwrap_or_default();
+            resolve(&caller, self.memory.env_of(instance), &folder, &self.node)
+        };
+        match resolved {
+            Ok(resolved) => {
+                let ports: Vec<u16> = (0..service.ports.len())
+                    .filter_map(|position| self.world.leases.port(instance, &service, position))
+                    .collect();
+                let launch = Launch { instance: instance.clone(), run: id, resolved, service, ports };
+                self.engine.order(Order::Start(Box::new(launch)));
+            }
+            Err(error) => {
+                let (now, _) = (self.clock)();
+                self.world.observed.apply(instance, &id, Fact::StartFailed { error: error.to_string() }, now);
+            }
+        }
+    }
+
+    fn order_stop(&self, instance: &InstanceName, run: String, force: bool) {
+        let Some(service) = self.world.observed.get(instance).and_then(|seen| Some(&seen.run()?.service))
+        else {
+            return;
+        };
+        let order = Order::Stop {
+            instance: instance.clone(),
+            run,
+            signal: service.stop_signal.number(),
+            timeout: service.shutdown_timeout,
+            force,
+        };
+        self.engine.order(order);
+    }
+
+    fn order_probe(&mut self, instance: &InstanceName, run: String) {
+        let Some(service) =
+            self.world.observed.get(instance).and_then(|seen| Some(seen.run()?.service.clone()))
+        else {
+            return;
+        };
+        let Some(check) = &service.health_check else { return };
+        let lookup = |name: &crate::model::ServiceName| self.lookup(name);
+        let caller = Caller {
+            instance,
+            service: &service,
+            lookup: &lookup,
+            leases: &self.world.leases,
+            secrets: &self.memory.secrets,
+        };
+        let folder = self.world.stack.as_ref().map(|stack| stack.folder.clone()).unwrap_or_default();
+        let probe = ResolvedProbe::new(&caller, &check.probe).and_then(|probe| {
+            Ok((probe, resolve(&caller, self.memory.env_of(instance), &folder, &self.node)?))
+        });
+        match probe {
+            Ok((probe, resolved)) => {
+                let question =
+                    Question { instance: instance.clone(), run, probe, resolved, timeout: check.timeout };
+                self.engine.order(Order::Probe(Box::new(question)));
+            }
+            Err(error) => {
+                let fact =
+                    NodeFact::Probed { ok: false, message: error.to_string(), duration: Duration::ZERO };
+                self.node_event(NodeEvent { instance: instance.clone(), run, fact });
+            }
+        }
+    }
+
+    /// The definition that others see: of what is wanted, else of the file.
+    fn lookup(&self, name: &crate::model::ServiceName) -> Option<&crate::model::Service> {
+        let first = InstanceName::new(name.clone(), 1);
+        let wished = self.world.desired.wishes.get(&first).map(|wish| wish.service.as_ref());
+        wished.or_else(|| Some(self.world.stack.as_ref()?.services.get(name)?.as_ref()))
+    }
+
+    fn node_event(&mut self, event: NodeEvent) {
+        let (now, wall) = (self.clock)();
+        let NodeEvent { instance, run, fact } = event;
+        let fact = match fact {
+            NodeFact::Started { pid } => Fact::Started { pid },
+            NodeFact::StartFailed { error } => Fact::StartFailed { error },
+            NodeFact::Exited { exit } => Fact::Exited { exit },
+            NodeFact::Probed { ok, message, duration } => {
+                let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+                let current = self.world.observed.get(&instance).and_then(|seen| seen.run());
+                if current.is_some_and(|current| current.id == run) {
+                    self.probes.insert(instance.clone(), ProbeResult { at: wall, ok, message, duration_ms });
+                }
+                Fact::Probed { ok }
+            }
+        };
+        let (started, probed) = (matches!(fact, Fact::Started { .. }), matches!(fact, Fact::Probed { .. }));
+        if self.world.observed.apply(&instance, &run, fact, now) {
+            self.publish(&instance);
+            // A stop that was issued before the keeper existed didn't reach it.
+            if started
+                && let Some(Phase::Stopping { force, .. }) =
+                    self.world.observed.get(&instance).map(|seen| &seen.phase)
+            {
+                self.order_stop(&instance, run, *force);
+            }
+        }
+        if probed {
+            self.answer_asked(&instance);
+        }
+    }
+
+    /// Tells the registry what is true of `instance` now.
+    fn publish(&self, instance: &InstanceName) {
+        let Some(wish) = self.world.desired.wishes.get(instance) else { return };
+        let previous = self.registry.get(&instance.to_string());
+        let beside = view::Beside {
+            waiting: self.waiting.get(instance),
+            probe: self.probes.get(instance),
+            previous: previous.as_deref(),
+            now: (self.clock)().1,
+        };
+        let entry = view::entry(&self.world, instance, wish, &beside);
+        let skipped_running = previous.is_some_and(|old| old.status.state == State::Starting)
+            && entry.status.state == State::Stopped;
+        if skipped_running {
+            // It ended before anyone heard that it ran; that it ran is part of the story.
+            let mut running = entry.clone();
+            running.status.state = State::Running;
+            running.status.reason = None;
+            running.ready = false;
+            self.registry.put(running).forget();
+        }
+        self.registry.put(entry).forget();
+    }
+}
+
+/// Why an instance was stopped, as it is remembered over a restart of the daemon.
+pub(crate) type Cause = Option<StopCause>;
+
+/// The sending side of a loop's events, of the size that the loop is made for.
+pub fn channel() -> (Sender<Event>, Receiver<Event>) {
+    async_channel::bounded(QUEUE)
+}
