@@ -104,7 +104,10 @@ impl Command {
 
     /// Sets variables.
     #[must_use]
-    pub fn envs<N: Into<OsString>, V: Into<OsString>>(mut self, pairs: impl IntoIterator<Item = (N, V)>) -> Self {
+    pub fn envs<N: Into<OsString>, V: Into<OsString>>(
+        mut self,
+        pairs: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
         self.env.extend(pairs.into_iter().map(|(name, value)| (name.into(), Some(value.into()))));
         self
     }

@@ -104,7 +104,8 @@ impl<L: Launcher> Executor<L> {
         let program = || command.get_program().to_owned();
         let (mut stdout, mut stderr) = (Captured::default(), Captured::default());
         let followed = {
-            let follow = async { follow(&mut events, self.capture, &mut stdout, &mut stderr).await.map(Some) };
+            let follow =
+                async { follow(&mut events, self.capture, &mut stdout, &mut stderr).await.map(Some) };
             match command.get_timeout() {
                 None => follow.await,
                 Some(timeout) => {

@@ -49,7 +49,8 @@ async fn gone(process: ProcessIdentity) {
 fn a_command_tells_what_it_wrote_and_how_it_ended() {
     on_both(|| async {
         let script = r#"printf 'out\n\377'; echo err >&2; echo "$A $B"; pwd; cat; exit 3"#;
-        let command = sh(script).env("A", "1").env_remove("B").current_dir("/").stdin(Stdin::Bytes(b"in".to_vec()));
+        let command =
+            sh(script).env("A", "1").env_remove("B").current_dir("/").stdin(Stdin::Bytes(b"in".to_vec()));
         let done = executor().run(&command).await.unwrap();
         assert_eq!(done.exit, Exit::Code(3));
         assert_eq!(done.stdout.bytes, b"out\n\xff1 \n/\nin");
@@ -65,7 +66,9 @@ fn events_come_in_order_and_the_exit_comes_last() {
         while let Some(event) = events.next().await.unwrap() {
             seen.push(match event {
                 ProcessEvent::Started { pid } => format!("started {}", pid == handle.pid()),
-                ProcessEvent::Stdout(line) | ProcessEvent::Stderr(line) => String::from_utf8(line.text).unwrap(),
+                ProcessEvent::Stdout(line) | ProcessEvent::Stderr(line) => {
+                    String::from_utf8(line.text).unwrap()
+                }
                 ProcessEvent::Exited(exit) => exit.to_string(),
             });
         }
@@ -242,9 +245,11 @@ fn a_named_process_is_found_and_stopped_and_its_exit_is_seen() {
     on_both(|| async {
         let folder = tempfile::tempdir().unwrap();
         // A name that nothing else has.
-        let name = format!("stranger-{}", folder.path().file_name().unwrap().to_str().unwrap().trim_matches('.'));
+        let name =
+            format!("stranger-{}", folder.path().file_name().unwrap().to_str().unwrap().trim_matches('.'));
         let program = folder.path().join(&name);
-        let sleep = ["/bin/sleep", "/usr/bin/sleep"].into_iter().find(|path| Path::new(path).exists()).unwrap();
+        let sleep =
+            ["/bin/sleep", "/usr/bin/sleep"].into_iter().find(|path| Path::new(path).exists()).unwrap();
         std::os::unix::fs::symlink(sleep, &program).unwrap();
         let attacher = LocalAttacher::new(LocalTarget::Name(name));
         assert!(matches!(attacher.status().await.unwrap(), AttachStatus::NotRunning { .. }));
@@ -252,7 +257,9 @@ fn a_named_process_is_found_and_stopped_and_its_exit_is_seen() {
         assert!(matches!(attacher.status().await.unwrap(), AttachStatus::Running { process: Some(_) }));
         assert!(matches!(attacher.start().await, Err(AttachError::Unsupported { .. })));
         let second = Stranger::new(&program);
-        assert!(matches!(attacher.status().await, Err(AttachError::Ambiguous { pids, .. }) if pids.len() == 2));
+        assert!(
+            matches!(attacher.status().await, Err(AttachError::Ambiguous { pids, .. }) if pids.len() == 2)
+        );
         drop(second);
         let exited = attacher.exited();
         let (exited, stopped) =

@@ -18,11 +18,14 @@ pub(super) fn named(name: &str) -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         // A process that ends meanwhile isn't there.
         let Ok(stat) = fs::read(entry.path().join("stat")) else { continue };
         let Some((comm, state, parent)) = parse(&stat) else { continue };
-        if !matches!(state, b'Z' | b'X' | b'x') && (comm == name.as_bytes() || is_run_as(&entry.path(), name)) {
+        if !matches!(state, b'Z' | b'X' | b'x') && (comm == name.as_bytes() || is_run_as(&entry.path(), name))
+        {
             found.push(Process { pid, parent });
         }
     }
@@ -31,7 +34,8 @@ pub(super) fn named(name: &str) -> io::Result<Vec<Process>> {
 
 fn is_run_as(process: &Path, name: &str) -> bool {
     let executable = fs::read_link(process.join("exe")).ok();
-    if executable.is_some_and(|path| path.file_name().is_some_and(|file| file.as_bytes() == name.as_bytes())) {
+    if executable.is_some_and(|path| path.file_name().is_some_and(|file| file.as_bytes() == name.as_bytes()))
+    {
         return true;
     }
     let Ok(argv) = fs::read(process.join("cmdline")) else { return false };

@@ -5,8 +5,26 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Words that a shell doesn't take for a program's name (POSIX 2.4, with those of bash).
 const RESERVED: [&[u8]; 20] = [
-    b"if", b"then", b"else", b"elif", b"fi", b"do", b"done", b"case", b"esac", b"while", b"until", b"for", b"in",
-    b"select", b"function", b"time", b"coproc", b"namespace", b"typeset", b"nameref",
+    b"if",
+    b"then",
+    b"else",
+    b"elif",
+    b"fi",
+    b"do",
+    b"done",
+    b"case",
+    b"esac",
+    b"while",
+    b"until",
+    b"for",
+    b"in",
+    b"select",
+    b"function",
+    b"time",
+    b"coproc",
+    b"namespace",
+    b"typeset",
+    b"nameref",
 ];
 
 /// Why an argv has no text.
@@ -47,8 +65,9 @@ pub fn sh<A: AsRef<OsStr>>(argv: impl IntoIterator<Item = A>) -> Result<OsString
 
 /// No byte that any shell could see more in. `=` isn't plain: the first word would be an assignment.
 fn is_plain(word: &[u8]) -> bool {
-    let plain =
-        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/' | b':' | b',' | b'@' | b'+');
+    let plain = |byte: &u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/' | b':' | b',' | b'@' | b'+')
+    };
     !word.is_empty() && word.iter().all(plain)
 }
 
@@ -128,7 +147,8 @@ mod tests {
     fn reserved_words_are_names_of_programs() {
         for word in RESERVED {
             let line = sh([OsStr::from_bytes(word)]).unwrap();
-            let output = std::process::Command::new("sh").env("PATH", "/nonexistent").arg("-c").arg(&line).output();
+            let output =
+                std::process::Command::new("sh").env("PATH", "/nonexistent").arg("-c").arg(&line).output();
             // `typeset` and others are builtins of some shells; none is a syntax error in the line.
             let Ok(output) = output else { continue };
             let text = String::from_utf8_lossy(&output.stderr).to_lowercase();

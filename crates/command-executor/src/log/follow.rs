@@ -105,7 +105,8 @@ impl Follower {
                         Timer::after(left).await;
                         Ok(false)
                     };
-                    futures_lite::future::or(async { self.inotify.readable().await.map(|()| true) }, over).await
+                    futures_lite::future::or(async { self.inotify.readable().await.map(|()| true) }, over)
+                        .await
                 }
             };
             match changed {
@@ -153,7 +154,9 @@ impl Follower {
         let parents = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
         add(&self.inotify, &self.state, parents)?;
         match add(&self.inotify, &self.state.join("instances"), parents) {
-            Err(LogError::Watch { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(LogError::Watch { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(Vec::new());
+            }
             added => added?,
         };
         let own = WatchFlags::MODIFY

@@ -10,7 +10,7 @@
 //!                       RUN.json     start, exit, gaps   (keeper::record)
 //! ```
 //!
-//! A [source](source) walks over all runs and files of one instance and can go on where it stopped; [`read`] merges
+//! A source walks over all runs and files of one instance and can go on where it stopped; [`read`] merges
 //! several by time and ends, [`Follower`] merges and waits.
 
 pub mod format;

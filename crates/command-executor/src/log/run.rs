@@ -175,7 +175,8 @@ mod tests {
     fn only_log_files_name_a_run() {
         assert_eq!(run_of("0190.log"), Some("0190"));
         assert_eq!(run_of("0190.log.12"), Some("0190"));
-        for name in ["0190.json", "0190.log.", "0190.log.x", "0190.log.1.tmp", ".log", "a.b.log", "0190.logs"] {
+        for name in ["0190.json", "0190.log.", "0190.log.x", "0190.log.1.tmp", ".log", "a.b.log", "0190.logs"]
+        {
             assert_eq!(run_of(name), None, "{name}");
         }
     }

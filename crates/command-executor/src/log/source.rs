@@ -51,7 +51,12 @@ pub(crate) struct Source {
 
 impl Source {
     /// Opens the log of an instance; one that has none is empty.
-    pub(crate) fn open(state: &Path, instance: &str, query: &LogQuery, follow: bool) -> Result<Self, LogError> {
+    pub(crate) fn open(
+        state: &Path,
+        instance: &str,
+        query: &LogQuery,
+        follow: bool,
+    ) -> Result<Self, LogError> {
         let folder = run::folder(state, instance)?;
         let runs = run::runs(&folder)?;
         let mut source = Self {

@@ -81,7 +81,14 @@ impl Count {
         while let Some((place, line)) = backwards.previous_line()? {
             let length = line.len() as u64;
             if let Some(record) = self.parser.parse(line) {
-                take(&mut self.closed, &mut self.missing, &mut self.looked_back, &record, self.since, self.until);
+                take(
+                    &mut self.closed,
+                    &mut self.missing,
+                    &mut self.looked_back,
+                    &record,
+                    self.since,
+                    self.until,
+                );
             }
             if self.missing == 0 {
                 self.looked_back += length;

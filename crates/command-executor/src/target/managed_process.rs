@@ -83,7 +83,9 @@ impl ManagedProcess {
         let stdin = match self.command.get_stdin() {
             Stdin::Null => false,
             Stdin::Piped => true,
-            Stdin::Inherit | Stdin::Bytes(_) => return Err(ManagedProcessError::Input { instance: instance() }),
+            Stdin::Inherit | Stdin::Bytes(_) => {
+                return Err(ManagedProcessError::Input { instance: instance() });
+            }
         };
         let ids = self.command.get_user();
         let mut spec = RunSpec::new(instance(), self.command.argv().map(OsString::from).collect(), folder);
@@ -107,7 +109,8 @@ mod tests {
 
     #[test]
     fn everything_arrives_in_the_spec() {
-        let command = Command::new("web").args(["-p", "80"]).env("A", "1").current_dir("/srv").stdin(Stdin::Piped);
+        let command =
+            Command::new("web").args(["-p", "80"]).env("A", "1").current_dir("/srv").stdin(Stdin::Piped);
         let mut process = ManagedProcess::new("web-1", command);
         process.user = Some("www".into());
         process.nice = Some(5);
