@@ -16,7 +16,7 @@ use service_registry::registry::{DropReason, Event, Filter, Item};
 use service_registry::wire;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -284,28 +284,27 @@ enum Word {
 
 /// Starts a daemon that outlives this program, and waits for its first word.
 ///
-/// It gets `--ready-fd`, the end of a pipe; it makes a session of its own and enters the state folder. Of the
+/// Its standard input is the writing end of a pipe, in which its first word comes; it makes a session of its own and enters the state folder. Of the
 /// environment it gets only what programs need to find their way: what services get travels with each start.
 fn spawn_daemon(state_dir: &Path) -> io::Result<Word> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(state_dir.join(LOG))?;
     let program = std::env::current_exe().ok().filter(|path| path.exists());
     let program = program.unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
-    // This thread starts no other program meanwhile, so nobody else inherits the descriptor.
-    rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty())?;
     // The one door through which a daemon is started: it must outlive this program, so no launcher owns it.
     let mut command = std::process::Command::new(program);
     command
-        .args(["daemon", "run", "--ready-fd", &writer.as_raw_fd().to_string(), "--state-dir"])
+        .args(["daemon", "run", "--background", "--state-dir"])
         .arg(state_dir)
         .current_dir(state_dir)
         .env_clear()
         .envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(passes)))
-        .stdin(Stdio::null())
+        .stdin(Stdio::from(writer))
         .stdout(log.try_clone()?)
         .stderr(log);
     let child = command.spawn()?;
-    drop(writer);
+    // Holds our copy of the writing end: without it gone, a daemon that dies silently would never be noticed.
+    drop(command);
     first_word(reader, child)
 }
 

@@ -76,6 +76,11 @@ impl CommandError {
         Self { causes: vec![error.to_string()], ..Self::new(Exit::GENERAL, what) }
     }
 
+    /// Ends with this code instead.
+    pub(crate) fn exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
     /// Adds the way out.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -198,6 +203,8 @@ impl From<CallError> for CommandError {
             code::NO_STACK => plain.hint("`harness start` starts the services of services.yaml"),
             code::PORTS => Self { exit: Exit::USAGE, ..plain }
                 .hint("`port: auto` takes a free one; `ss -ltnp` shows who listens"),
+            code::SECRET => Self { exit: Exit::USAGE, ..plain }
+                .hint("`secrets:` in the file says where each value comes from"),
             _ => plain,
         };
         Self { data, ..plain }

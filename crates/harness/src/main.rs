@@ -1,5 +1,6 @@
 //! The `harness` program: the command line, and the daemon that it starts.
 
+#[expect(unreachable_pub, reason = "a contract, written as a library writes one")]
 mod api;
 mod exit;
 
@@ -7,6 +8,8 @@ mod cli;
 mod commands;
 mod connect;
 mod project;
+
+mod daemon;
 
 mod error;
 mod ui;
@@ -52,7 +55,7 @@ fn prepare(global: &cli::Global) -> Result<(), CommandError> {
         #[expect(clippy::disallowed_methods, reason = "before any thread, once, because it was asked for")]
         let entered = std::env::set_current_dir(folder);
         entered.map_err(|error| {
-            CommandError { exit: exit::Exit::USAGE, ..CommandError::io(format!("can't enter the folder {}", folder.display()), &error) }
+            CommandError::io(format!("can't enter the folder {}", folder.display()), &error).exit(exit::Exit::USAGE)
         })?;
     }
     trace(global)

@@ -39,9 +39,9 @@ struct Run {
     /// The project's state folder; else that of the configuration file
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
-    /// Open descriptor to which one byte is written as soon as the daemon answers, or else why it can't
-    #[arg(long, value_name = "NUMBER", hide = true)]
-    ready_fd: Option<i32>,
+    /// Leave the terminal; standard input is a pipe that gets one byte when the daemon answers, or else why it can't
+    #[arg(long, hide = true)]
+    background: bool,
 }
 
 /// How long the daemon may take to end.
@@ -70,7 +70,11 @@ fn foreground(context: &Context, run: Run) -> Result<Exit, CommandError> {
             project.state_dir
         }
     };
-    connect::serve(state_dir, run.ready_fd)
+    match crate::daemon::run(&state_dir, run.background) {
+        Ok(()) => Ok(Exit::OK),
+        Err(error) => Err(CommandError::from_error(Exit::GENERAL, &error)
+            .hint("`harness daemon status` shows the one that runs, `harness daemon stop` ends it; services go on")),
+    }
 }
 
 fn status(context: &Context) -> Result<Exit, CommandError> {

@@ -72,7 +72,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
         ErrorKind::NotFound => (Exit::NOT_FOUND, format!("there is no program {}", program.display())),
         _ => (Exit::NOT_EXECUTABLE, format!("can't run {}", program.display())),
     };
-    Err(CommandError { exit, ..CommandError::io(what, &error.source) })
+    Err(CommandError::io(what, &error.source).exit(exit))
 }
 
 /// The user and group that the service runs as, if these aren't ours already.

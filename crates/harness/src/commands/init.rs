@@ -127,9 +127,8 @@ fn project_name(file: &Path) -> String {
 }
 
 fn convert(from: &Path) -> Result<(String, Vec<String>), CommandError> {
-    let failed = |error: &io::Error| CommandError {
-        exit: Exit::USAGE,
-        ..CommandError::io(format!("can't read {}", from.display()), error)
+    let failed = |error: &io::Error| {
+        CommandError::io(format!("can't read {}", from.display()), error).exit(Exit::USAGE)
     };
     let size = fs::metadata(from).map_err(|error| failed(&error))?.len();
     if size > LARGEST {

@@ -26,27 +26,29 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     };
     std::fs::create_dir_all(folder)
         .map_err(|error| CommandError::io(format!("can't make the folder {}", folder.display()), &error))?;
-    let number = write(folder, command, "harness")?;
+    let number = write(folder, command, "harness".to_owned())?;
     context.ui.say(format_args!("{number} pages in {}", folder.display()));
     Ok(Exit::OK)
 }
 
-fn write(folder: &Path, command: clap::Command, name: &str) -> Result<usize, CommandError> {
+fn write(folder: &Path, command: clap::Command, name: String) -> Result<usize, CommandError> {
     let mut number = 1;
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
-        number += write(folder, sub.clone(), &format!("{name}-{}", sub.get_name()))?;
+        number += write(folder, sub.clone(), format!("{name}-{}", sub.get_name()))?;
     }
     let path = folder.join(format!("{name}.1"));
-    let text = page(command.name(name.to_owned()))?;
+    let text = rendered(&clap_mangen::Man::new(command).title(name))?;
     std::fs::write(&path, text)
         .map_err(|error| CommandError::io(format!("can't write {}", path.display()), &error))?;
     Ok(number)
 }
 
 fn page(command: clap::Command) -> Result<Vec<u8>, CommandError> {
+    rendered(&clap_mangen::Man::new(command))
+}
+
+fn rendered(page: &clap_mangen::Man) -> Result<Vec<u8>, CommandError> {
     let mut text = Vec::new();
-    clap_mangen::Man::new(command)
-        .render(&mut text)
-        .map_err(|error| CommandError::io("can't make the man page", &error))?;
+    page.render(&mut text).map_err(|error| CommandError::io("can't make the man page", &error))?;
     Ok(text)
 }

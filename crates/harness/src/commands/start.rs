@@ -63,6 +63,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         remove_orphans: args.remove_orphans,
         dry_run: args.dry_run,
         stack: loaded.stack,
+        config: Some(project.config.clone()),
     };
     connect::block_on(async |executor| {
         if args.dry_run {

@@ -134,11 +134,6 @@ impl Painter {
         self.drawn.clear();
     }
 
-    /// Takes away what is drawn.
-    pub(crate) fn clear(&mut self) -> io::Result<()> {
-        self.draw(Vec::new())
-    }
-
     fn update(&self, lines: &[String]) -> String {
         let mut text = String::from("\u{1b}[?2026h");
         if !self.drawn.is_empty() {

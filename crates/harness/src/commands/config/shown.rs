@@ -185,7 +185,7 @@ fn probe(probe: &Probe, show: bool) -> Value {
         Probe::Tcp { host, port } => {
             json!({ "tcp": { "host": host.as_ref().map(|host| host.display(show)), "port": port.display(show) } })
         }
-        Probe::All(all) => json!({ "all": all.iter().map(|one| probe(one, show)).collect::<Vec<_>>() }),
+        Probe::All(all) => json!({ "all": all.iter().map(|one| self::probe(one, show)).collect::<Vec<_>>() }),
     }
 }
 
