@@ -2,7 +2,7 @@
 
 use super::{ClientError, Shared};
 use crate::model::Entry;
-use crate::registry::{DropReason, Item};
+use crate::registry::Item;
 use crate::wire::{self, Answer, Id, Incoming};
 use async_channel::{Receiver, Sender, TrySendError};
 use async_tungstenite::tungstenite::Message;
@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
@@ -24,7 +25,8 @@ const TURN: u32 = 32;
 /// Who waits for an answer.
 pub(super) enum Waiting {
     Call(Sender<Answer>),
-    Subscribe(Sender<Answer>, Sender<Item>),
+    /// With the items' way, and where it is noted that they were not taken.
+    Subscribe(Sender<Answer>, Sender<Item>, Arc<AtomicBool>),
 }
 
 /// Calls that are open.
@@ -135,10 +137,9 @@ where
 /// A subscription as the reader sees it.
 struct Stream {
     items: Sender<Item>,
+    slow: Arc<AtomicBool>,
     /// The parts of a snapshot that came.
     parts: Vec<Arc<Entry>>,
-    /// Revision of the last item that was handed on.
-    last: Option<u64>,
 }
 
 struct Reader {
@@ -186,12 +187,12 @@ impl Reader {
         // Err of try_send: the caller doesn't wait any more
         match waiting {
             Some(Waiting::Call(sender)) => drop(sender.try_send(answer)),
-            Some(Waiting::Subscribe(sender, items)) => {
+            Some(Waiting::Subscribe(sender, items, slow)) => {
                 // the stream must be known before the next message is read
                 if let Ok(result) = &answer
                     && let Ok(result) = serde_json::from_str::<wire::SubscribeResult>(result.get())
                 {
-                    let stream = Stream { items, parts: Vec::new(), last: None };
+                    let stream = Stream { items, slow, parts: Vec::new() };
                     self.streams.insert(result.subscription, stream);
                 }
                 drop(sender.try_send(answer));
@@ -229,15 +230,10 @@ impl Reader {
 
     fn hand_on(&mut self, subscription: u64, item: Item) {
         let Some(stream) = self.streams.get_mut(&subscription) else { return };
-        let revision = match &item {
-            Item::Snapshot { revision, .. } => Some(*revision),
-            Item::Event(event) => Some(event.revision),
-            Item::Dropped { .. } => None,
-        };
         match stream.items.try_send(item) {
-            Ok(()) => stream.last = revision.or(stream.last),
+            Ok(()) => {}
             Err(TrySendError::Full(_)) => {
-                // its last words take the place of the oldest item, which the resumption brings again
+                stream.slow.store(true, Ordering::Release);
                 stream.items.close();
                 self.unsubscribe(subscription);
             }
@@ -255,7 +251,7 @@ impl Reader {
 
 /// Tells the server that nobody listens; nobody waits for its answer.
 pub(super) fn unsubscribe(shared: &Shared, subscription: u64) {
-    let number = shared.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let number = shared.next.fetch_add(1, Ordering::Relaxed);
     let params = wire::SubscriptionParams { subscription };
     if let Ok(text) = wire::request(&Id::Number(number), wire::EVENTS_UNSUBSCRIBE, &params) {
         // Full: the next event of it tries again
@@ -265,9 +261,4 @@ pub(super) fn unsubscribe(shared: &Shared, subscription: u64) {
 
 fn decode<T: DeserializeOwned>(params: &RawValue) -> Result<T, serde_json::Error> {
     serde_json::from_str(params.get())
-}
-
-/// Why a stream of items ended without a word.
-pub(super) fn reason(shared: &Shared) -> DropReason {
-    if shared.pending().closed.is_some() { DropReason::ConnectionLost } else { DropReason::TooSlow }
 }

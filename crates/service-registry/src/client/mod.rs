@@ -189,10 +189,11 @@ impl Client {
         let (sender, receiver) = async_channel::bounded(1);
         let (items, queue): (Sender<Item>, Receiver<Item>) = async_channel::bounded(self.shared.queue.max(1));
         let params = wire::SubscribeParams { filter: filter.clone(), since };
-        let waiting = Waiting::Subscribe(sender, items);
+        let slow = Arc::default();
+        let waiting = Waiting::Subscribe(sender, items, Arc::clone(&slow));
         let result: wire::SubscribeResult =
             self.send(wire::EVENTS_SUBSCRIBE, &params, timeout, waiting, receiver).await?;
-        Ok(Subscription::new(Arc::clone(&self.shared), result.subscription, queue, since))
+        Ok(Subscription::new(Arc::clone(&self.shared), result.subscription, queue, slow, since))
     }
 
     async fn send<P, R>(

@@ -1,12 +1,13 @@
 //! A client's end of a subscription.
 
 use super::Shared;
-use super::driver::{reason, unsubscribe};
-use crate::registry::Item;
+use super::driver::unsubscribe;
+use crate::registry::{DropReason, Item};
 use async_channel::Receiver;
 use futures_util::Stream;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 /// A stream of [`Item`]s that ends after [`Item::Dropped`]: also when the connection is lost, or when more items wait
@@ -15,6 +16,8 @@ pub struct Subscription {
     shared: Arc<Shared>,
     number: u64,
     queue: Pin<Box<Receiver<Item>>>,
+    /// Whether the queue ended because it was full.
+    slow: Arc<AtomicBool>,
     resume: Option<u64>,
     ended: bool,
 }
@@ -26,8 +29,14 @@ impl std::fmt::Debug for Subscription {
 }
 
 impl Subscription {
-    pub(super) fn new(shared: Arc<Shared>, number: u64, queue: Receiver<Item>, since: Option<u64>) -> Self {
-        Self { shared, number, queue: Box::pin(queue), resume: since, ended: false }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        number: u64,
+        queue: Receiver<Item>,
+        slow: Arc<AtomicBool>,
+        since: Option<u64>,
+    ) -> Self {
+        Self { shared, number, queue: Box::pin(queue), slow, resume: since, ended: false }
     }
 
     /// The revision of the last item that was delivered, or the one that the subscription began after.
@@ -50,8 +59,11 @@ impl Stream for Subscription {
             return Poll::Ready(None);
         }
         let item = ready!(this.queue.as_mut().poll_next(cx));
-        let item =
-            item.unwrap_or_else(|| Item::Dropped { reason: reason(&this.shared), resume: this.resume });
+        let item = item.unwrap_or_else(|| {
+            let slow = this.slow.load(Ordering::Acquire);
+            let reason = if slow { DropReason::TooSlow } else { DropReason::ConnectionLost };
+            Item::Dropped { reason, resume: this.resume }
+        });
         match &item {
             Item::Snapshot { revision, .. } => this.resume = Some(*revision),
             Item::Event(event) => this.resume = Some(event.revision),

@@ -230,9 +230,8 @@ impl Writer {
             Some(database) => database,
             None => open(&self.shared.path)?,
         };
-        let snapshot = read(&database).map_err(|source| StoreError::Load {
-            path: self.shared.path.clone(),
-            source: Arc::new(source),
+        let snapshot = unpanicked(&self.shared.path, || read(&database))?.map_err(|source| {
+            StoreError::Load { path: self.shared.path.clone(), source: Arc::new(source) }
         })?;
         self.database = Some(database);
         Ok(snapshot)
@@ -286,8 +285,21 @@ fn read(database: &Database) -> Result<Snapshot, redb::Error> {
     Ok(snapshot)
 }
 
+/// redb verifies a file that wasn't closed, and may panic over one that was closed and then overwritten: verifying that as
+/// well would make every start several times slower.
+fn unpanicked<T>(path: &Path, with: impl FnOnce() -> T) -> Result<T, StoreError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(with)).map_err(|_| StoreError::Damaged {
+        path: path.to_owned(),
+        problem: "its content contradicts itself".to_owned(),
+    })
+}
+
 /// Opens the file and checks, or writes, its format.
 fn open(path: &Path) -> Result<Database, StoreError> {
+    unpanicked(path, || try_open(path))?
+}
+
+fn try_open(path: &Path) -> Result<Database, StoreError> {
     let fresh = !path.exists();
     let file = OpenOptions::new()
         .read(true)
@@ -321,10 +333,8 @@ fn open(path: &Path) -> Result<Database, StoreError> {
 
 fn open_database(path: &Path, file: File) -> Result<Database, StoreError> {
     let damaged = |problem: String| StoreError::Damaged { path: path.to_owned(), problem };
-    let opened = FileBackend::new(file).and_then(|backend| {
-        // a file that was cut or overwritten must be an error, not a panic
-        Builder::new().set_cache_size(CACHE).set_check_integrity_on_open(true).create_with_backend(backend)
-    });
+    let opened = FileBackend::new(file)
+        .and_then(|backend| Builder::new().set_cache_size(CACHE).create_with_backend(backend));
     opened.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
         DatabaseError::Storage(StorageError::Corrupted(problem)) => damaged(problem),

@@ -140,6 +140,10 @@ fn many_entries(folder: &std::path::Path) {
 fn restart(state: &std::path::Path) {
     block_on(async {
         let begun = Instant::now();
+        drop(service_registry::store::DurableStore::open(state).unwrap());
+        let bytes = std::fs::metadata(state).unwrap().len();
+        println!("open and close the file of {bytes} bytes: {:?}", begun.elapsed());
+        let begun = Instant::now();
         let registry = on_disk(state).await;
         let events = registry.events(&Filter::default(), 0, usize::MAX).len();
         println!(

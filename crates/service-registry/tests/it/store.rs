@@ -104,6 +104,31 @@ fn a_file_that_is_no_store_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_file_that_was_overwritten_in_places_is_an_error_and_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.redb");
+    let store = DurableStore::open(&path).unwrap();
+    let mut batch = Batch::new();
+    (0..500).for_each(|n| batch.put("n", n.to_string(), vec![b'v'; 100]));
+    block_on(store.commit(batch)).unwrap();
+    drop(store);
+    let good = std::fs::read(&path).unwrap();
+    let mut refused = 0;
+    for place in (0..good.len().min(200_000)).step_by(4096 + 512) {
+        let mut bad = good.clone();
+        bad[place..place + 64].fill(0xa5);
+        std::fs::write(&path, &bad).unwrap();
+        match DurableStore::open(&path) {
+            Ok(store) => {
+                refused += u32::from(block_on(soon("an answer", store.load())).is_err());
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[test]
 fn a_folder_that_is_not_there_is_named() {
     let error = DurableStore::open(Path::new("/nonexistent/state.redb")).map(drop).unwrap_err();
     assert_eq!(error.to_string(), "can't open the store /nonexistent/state.redb");
