@@ -44,20 +44,25 @@ pub(crate) struct Substituted {
 }
 
 /// Replaces the variables of a text.
-pub(crate) fn substitute(text: &str, variables: &mut dyn Variables) -> Result<Substituted, Problem> {
+pub(crate) fn substitute(text: &str, variables: &mut dyn Variables) -> Result<Substituted, Vec<Problem>> {
     let mut out = Output::default();
     if text.contains('$') {
-        expand(text, 0, 0, variables, &mut out)?;
+        expand(text, 0, 0, variables, &mut out);
     } else {
         out.text(text);
     }
-    Ok(Substituted { template: Template { segments: out.segments }, references: out.references })
+    if out.problems.is_empty() {
+        Ok(Substituted { template: Template { segments: out.segments }, references: out.references })
+    } else {
+        Err(out.problems)
+    }
 }
 
 #[derive(Default)]
 struct Output {
     segments: Vec<Segment>,
     references: Vec<(orchestrator::model::Reference, std::ops::Range<usize>)>,
+    problems: Vec<Problem>,
 }
 
 impl Output {
@@ -72,14 +77,8 @@ impl Output {
     }
 }
 
-/// Expands `text`, which begins at byte `base` of the whole.
-fn expand(
-    text: &str,
-    base: usize,
-    depth: usize,
-    variables: &mut dyn Variables,
-    out: &mut Output,
-) -> Result<(), Problem> {
+/// Expands `text`, which begins at byte `base` of the whole; goes on after a problem.
+fn expand(text: &str, base: usize, depth: usize, variables: &mut dyn Variables, out: &mut Output) {
     let mut rest = text;
     let mut at = base;
     while let Some(dollar) = rest.find('$') {
@@ -91,14 +90,13 @@ fn expand(
             2
         } else if let Some(inside) = after.strip_prefix("${") {
             let Some(length) = closing(inside) else {
-                let line = after.find('\n').unwrap_or(after.len());
-                let mut problem = Problem::new(at..at + line, "unclosed", "`${` is not closed");
-                problem.label = Some("expected a `}` after this".into());
-                problem.help = Some("write `$${` for a literal `${`".into());
-                return Err(problem);
+                out.problems.push(unclosed(after, at));
+                return;
             };
             let inner = inside.get(..length).unwrap_or("");
-            hole(inner, at, depth, variables, out)?;
+            if let Err(problem) = hole(inner, at, depth, variables, out) {
+                out.problems.push(problem);
+            }
             length + 3
         } else {
             out.text("$");
@@ -108,7 +106,14 @@ fn expand(
         at += used;
     }
     out.text(rest);
-    Ok(())
+}
+
+fn unclosed(after: &str, at: usize) -> Problem {
+    let line = after.find('\n').unwrap_or(after.len());
+    let mut problem = Problem::new(at..at + line, "unclosed", "`${` is not closed");
+    problem.label = Some("expected a `}` after this".into());
+    problem.help = Some("write `$${` for a literal `${`".into());
+    problem
 }
 
 /// The length of what stands before the `}` that belongs to an opened `${`.
@@ -177,12 +182,13 @@ fn hole(
         (None, None) if !colon => return Err(unset(name, range, variables)),
         (Some('-'), Some(value)) | (Some('?'), Some(value)) => put(value),
         (Some('-'), None) | (Some('+'), Some(_)) => {
-            return expand(argument, argument_at, depth + 1, variables, out);
+            expand(argument, argument_at, depth + 1, variables, out);
         }
         (Some('+'), None) => {}
         (Some('?'), None) => {
             let mut message = Output::default();
-            expand(argument, argument_at, depth + 1, variables, &mut message)?;
+            expand(argument, argument_at, depth + 1, variables, &mut message);
+            out.problems.append(&mut message.problems);
             let message = Template { segments: message.segments }.display(false);
             let message = if message.is_empty() { "it must be set".to_string() } else { message };
             let mut problem =

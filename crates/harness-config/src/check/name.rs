@@ -30,8 +30,11 @@ pub(super) fn names(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
                         ServiceName::new(&suggestion).ok().map(|name| format!("for example `{name}`")),
                     ),
                 );
-                if let Some(first) = lower.insert(service.name.to_ascii_lowercase(), service) {
-                    out.push(clash(service, first, "names are compared without case"));
+                match lower.get(&service.name.to_ascii_lowercase()).copied() {
+                    Some(first) => out.push(clash(service, first, "names are compared without case")),
+                    None => {
+                        lower.insert(service.name.to_ascii_lowercase(), service);
+                    }
                 }
                 continue;
             }
@@ -46,14 +49,17 @@ pub(super) fn names(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
                 .label("expected another name"),
             );
         }
-        if let Some(first) = lower.insert(service.name.to_ascii_lowercase(), service) {
+        if let Some(first) = lower.get(name.as_str()).copied() {
             let what = if first.name == service.name {
                 "a task and a service can't have the same name"
             } else {
                 "names are compared without case"
             };
             out.push(clash(service, first, what));
-        } else if let Some(first) = prefixes.insert(name.variable_prefix(), service) {
+            continue;
+        }
+        lower.insert(service.name.clone(), service);
+        if let Some(first) = prefixes.insert(name.variable_prefix(), service) {
             let what = format!("both give others the variables {}_HOST and {0}_PORT", name.variable_prefix());
             out.push(clash(service, first, &what));
         }

@@ -80,7 +80,10 @@ impl Diagnostic {
 /// Into the order of the file, each once: a template's problem is found again in every service that extends it.
 pub(crate) fn finish(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     diagnostics.sort_by(|a, b| (a.span, a.severity, &a.message).cmp(&(b.span, b.severity, &b.message)));
-    diagnostics.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+    diagnostics.dedup_by(|a, b| {
+        let same = a.message == b.message || (a.code == b.code && a.label == b.label && a.help == b.help);
+        a.span == b.span && a.span.is_some() && same
+    });
     diagnostics
 }
 
@@ -106,14 +109,13 @@ pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     candidates
         .into_iter()
         .filter(|candidate| candidate.len() <= 100)
-        .map(|candidate| {
+        .filter_map(|candidate| {
             let plain = candidate.to_ascii_lowercase().replace('-', "_");
             let score = strsim::jaro_winkler(&lower, &plain);
             let distance = strsim::damerau_levenshtein(&lower, &plain);
-            let near = distance <= 1 + plain.len() / 5 || score > 0.9;
-            (candidate, if near { score - distance as f64 / 100.0 } else { -1.0 })
+            let near = (distance <= 1 + plain.len() / 5 && distance < plain.len()) || score > 0.9;
+            near.then_some((candidate, score - distance as f64 / 100.0))
         })
-        .filter(|(_, score)| *score >= 0.0)
         .reduce(|best, next| if next.1 > best.1 { next } else { best })
         .map(|(candidate, _)| candidate)
 }

@@ -51,7 +51,7 @@ pub(crate) fn text(duration: Duration) -> String {
     if millis == 0 && duration.as_micros() > 0 {
         return format!("{}us", duration.as_micros());
     }
-    if millis % 1000 != 0 {
+    if !millis.is_multiple_of(1000) {
         return format!("{millis}ms");
     }
     let mut out = String::new();

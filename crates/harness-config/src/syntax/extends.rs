@@ -24,16 +24,14 @@ pub(crate) fn resolve<'n>(
     let mut current = node;
     while let Some(extends) = current.get("extends") {
         let Some(name) = reader.literal(extends, "expected the name of a template") else { break };
-        if names.contains(&name.value) {
-            names.push(name.value);
-            reader.report(
-                Diagnostic::error(
-                    "cycle",
-                    name.span,
-                    format!("templates extend each other: {}", names.join(" → ")),
-                )
-                .label("closes the circle"),
-            );
+        if let Some(begin) = names.iter().position(|known| *known == name.value) {
+            // Every template of a circle finds it: the first by name reports it.
+            let circle = names.get(begin..).unwrap_or_default();
+            if own.is_some() && begin == 0 && circle.iter().min() == circle.first() {
+                names.push(name.value);
+                let message = format!("templates extend each other: {}", names.join(" → "));
+                reader.report(Diagnostic::error("cycle", name.span, message).label("closes the circle"));
+            }
             break;
         }
         let Some(template) = templates.iter().find(|entry| entry.key == name.value) else {

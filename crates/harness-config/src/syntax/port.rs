@@ -26,9 +26,6 @@ fn port(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<Port>> {
             (!text.is_empty() && text.bytes().all(plain)).then(|| text.to_string())
         })
     });
-    let number = reader.parsed(fields.get("port")?, "expected a port from 1 to 65535, or auto", |text| {
-        if text == "auto" { Some(PortNumber::Auto) } else { number(text).map(PortNumber::Fixed) }
-    })?;
     let target = fields.get("target").and_then(|node| reader.port(node));
     let protocol = fields.get("protocol").and_then(|node| reader.word(node, &PROTOCOLS));
     let address = fields.get("address").and_then(|node| {
@@ -36,6 +33,9 @@ fn port(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<Port>> {
             text.parse::<std::net::IpAddr>().ok().map(|_| text.to_string())
         })
     });
+    let number = reader.parsed(fields.get("port")?, "expected a port from 1 to 65535, or auto", |text| {
+        if text == "auto" { Some(PortNumber::Auto) } else { number(text).map(PortNumber::Fixed) }
+    })?;
     Some(Spanned {
         value: Port {
             name: name.map(|name| name.value),

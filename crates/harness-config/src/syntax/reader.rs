@@ -193,8 +193,10 @@ impl Reader<'_> {
                 }
                 Some(done.template)
             }
-            Err(problem) => {
-                self.problem(node, text, problem);
+            Err(problems) => {
+                for problem in problems {
+                    self.problem(node, text, problem);
+                }
                 None
             }
         }

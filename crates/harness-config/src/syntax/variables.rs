@@ -185,11 +185,13 @@ fn expand(
                 None
             }
         },
-        Err(problem) => {
-            let mut diagnostic =
-                Diagnostic::error(problem.code, span, problem.message).maybe_help(problem.help);
-            diagnostic.label = problem.label;
-            reader.report(diagnostic);
+        Err(problems) => {
+            for problem in problems {
+                let mut diagnostic =
+                    Diagnostic::error(problem.code, span, problem.message).maybe_help(problem.help);
+                diagnostic.label = problem.label;
+                reader.report(diagnostic);
+            }
             None
         }
     }

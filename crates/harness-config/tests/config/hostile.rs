@@ -117,7 +117,7 @@ fn a_long_chain_of_dependencies_needs_no_stack() {
     let loaded = read(&format!("version: '1.0'\nservices:\n{services}"));
     assert_eq!(codes(&loaded, begin), ["cycle"]);
     assert!(loaded.diagnostics[0].message.contains("…"));
-    assert_eq!(location(&loaded.diagnostics[0], &loaded.sources).as_deref(), Some("services.yaml:3:51"));
+    assert_eq!(location(&loaded.diagnostics[0], &loaded.sources).as_deref(), Some("services.yaml:3:53"));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! services.yaml in, a stack or diagnostics out.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is tests")]
+
 mod diagnostics;
 mod hostile;
 mod meaning;
