@@ -104,7 +104,9 @@ impl Bench {
         block_on(self.keepers().start(spec)).unwrap();
         let Report::StartFailed { run, stage, errno, message, .. } = self.report() else { panic!() };
         assert_eq!(run, spec.run);
-        assert!(matches!(self.record(spec).state, RunState::FailedToStart { stage: found, .. } if found == stage));
+        assert!(
+            matches!(self.record(spec).state, RunState::FailedToStart { stage: found, .. } if found == stage)
+        );
         (stage, errno, message)
     }
 
@@ -179,7 +181,11 @@ fn alive(pid: i32) -> bool {
 }
 
 fn sigkill(pid: i32) {
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
 }
 
 /// The parent's pid: of a keeper, the zygote.
@@ -313,7 +319,14 @@ fn closed_outputs_dont_end_or_spin_anything() {
     let keeper = keeper_of(&bench, &spec);
     let ticks = || -> u64 {
         let stat = fs::read_to_string(format!("/proc/{keeper}/stat")).unwrap();
-        stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap()).sum()
+        stat.rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|n| n.parse::<u64>().unwrap())
+            .sum()
     };
     let before = ticks();
     // A window in which a spinning keeper would burn some twenty ticks.
@@ -398,13 +411,16 @@ fn descendants_that_ignore_the_signal_are_killed_when_the_main_process_ends() {
 #[test]
 fn signals_and_stdin_reach_the_main_process() {
     let bench = Bench::new();
-    let mut spec = sh("web-1", "trap 'echo usr1' USR1; echo ready; while ! read line; do :; done; echo got $line; cat");
+    let mut spec =
+        sh("web-1", "trap 'echo usr1' USR1; echo ready; while ! read line; do :; done; echo got $line; cat");
     spec.stdin = true;
     bench.start(&spec);
     until("ready", || !bench.log(&spec).is_empty());
     block_on(async {
         let keepers = bench.keepers();
         keepers.signal("web-1", spec.run, libc::SIGUSR1).await.unwrap();
+        // A shell that is interrupted in the middle of a line loses what it had of it.
+        until("the signal", || bench.said(&spec, "stdout") == b"ready\nusr1\n");
         // More than a pipe holds.
         let text = format!("hello\n{}", "z".repeat(300_000));
         keepers.write_stdin("web-1", spec.run, text.as_bytes()).await.unwrap();
@@ -441,9 +457,18 @@ fn failures_to_start_name_the_step_and_the_error() {
         spec
     };
     assert_eq!(stage(&change(|spec| spec.cwd = "/no/such/folder".into())), (StartStage::Cwd, libc::ENOENT));
-    assert_eq!(stage(&change(|spec| spec.user = Some("nosuchuser".into()))), (StartStage::User, libc::ENOENT));
-    assert_eq!(stage(&change(|spec| spec.group = Some("nosuchgroup".into()))), (StartStage::Group, libc::ENOENT));
-    assert_eq!(stage(&change(|spec| spec.cgroup = Some("/no/such".into()))), (StartStage::Cgroup, libc::ENOENT));
+    assert_eq!(
+        stage(&change(|spec| spec.user = Some("nosuchuser".into()))),
+        (StartStage::User, libc::ENOENT)
+    );
+    assert_eq!(
+        stage(&change(|spec| spec.group = Some("nosuchgroup".into()))),
+        (StartStage::Group, libc::ENOENT)
+    );
+    assert_eq!(
+        stage(&change(|spec| spec.cgroup = Some("/no/such".into()))),
+        (StartStage::Cgroup, libc::ENOENT)
+    );
     let (stage, _) = stage(&change(|spec| spec.open_files = Some(1 << 40)));
     assert_eq!(stage, StartStage::Rlimit);
 }
@@ -489,7 +514,8 @@ fn a_daemon_that_comes_back_finds_what_happened_meanwhile() {
     let stays = sh("stays-1", "while :; do echo tick; sleep 0.05; done");
     let ends = sh("ends-1", "read x < $FIFO; exit 9");
     let fifo = bench.state.join("fifo");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+        .unwrap();
     let mut ends = ends;
     ends.env.push(("FIFO".into(), fifo.clone().into()));
     let pid = bench.start(&stays);
@@ -510,7 +536,10 @@ fn a_daemon_that_comes_back_finds_what_happened_meanwhile() {
     if matches!(report, Report::Exited { run, .. } if run == ends.run) {
         report = bench.report();
     }
-    assert!(matches!(report, Report::Exited { run, exit: Exit::Signal(15), .. } if run == stays.run), "{report:?}");
+    assert!(
+        matches!(report, Report::Exited { run, exit: Exit::Signal(15), .. } if run == stays.run),
+        "{report:?}"
+    );
     // The zygote is still the same and serves the new daemon.
     assert_eq!(bench.run(&sh("more-1", "exit 1")), Exit::Code(1));
 }
@@ -529,7 +558,9 @@ fn a_killed_keeper_takes_all_with_it_and_is_reported() {
     assert!(!pids.iter().any(|pid| alive(*pid)), "{pids:?}");
     assert!(alive(survivor));
     let record = bench.record(&lost);
-    assert!(matches!(record.state, RunState::Exited { exit: Exit::Unknown(why), .. } if why == "keeper killed"));
+    assert!(
+        matches!(record.state, RunState::Exited { exit: Exit::Unknown(why), .. } if why == "keeper killed")
+    );
     assert_eq!(record.gaps.len(), 1);
     let stop = StopRequest { signal: 15, timeout: Duration::ZERO, kill: false };
     let gone = block_on(bench.keepers().stop("tree-1", lost.run, stop));
@@ -584,6 +615,7 @@ fn with_keeper_and_zygote_dead_the_next_start_can_make_sure_that_all_is_gone() {
     assert_eq!(bench.report(), Report::ZygoteLost);
     sigkill(keeper);
     until("it is dead", || !alive(keeper) && !alive(pids[0]));
+    // Nobody listens for reports here: the daemon would have ended it by itself.
     let found = Keepers::scan(&bench.state).unwrap();
     let Liveness::KeeperDeadProcessesLeft(left) = &found[0].liveness else { panic!("{found:?}") };
     assert_eq!(left.iter().collect::<BTreeSet<_>>(), pids[1..].iter().collect::<BTreeSet<_>>());
@@ -594,6 +626,28 @@ fn with_keeper_and_zygote_dead_the_next_start_can_make_sure_that_all_is_gone() {
     // Again: nothing to do, nothing changes.
     let again = block_on(bench.keepers().ensure_gone("tree-1", lost.run)).unwrap();
     assert_eq!((again.ended, again.record), (Vec::new(), ended.record));
+}
+
+#[test]
+fn a_keeper_killed_after_its_zygote_is_noticed_by_the_daemon() {
+    for comes_back in [false, true] {
+        let mut bench = Bench::new();
+        let pids = bench.state.join("pids");
+        let lost = spec("tree-1", [HOST, "escape", "3", pids.to_str().unwrap()]);
+        bench.start(&lost);
+        let pids = escaped(&pids, 4);
+        let keeper = keeper_of(&bench, &lost);
+        sigkill(parent(keeper));
+        assert_eq!(bench.report(), Report::ZygoteLost);
+        if comes_back {
+            bench.open();
+            assert_eq!(block_on(bench.keepers().adopt()).unwrap().len(), 1);
+        }
+        sigkill(keeper);
+        assert!(matches!(bench.report(), Report::KeeperLost { run, .. } if run == lost.run));
+        assert!(!pids.iter().any(|pid| alive(*pid)), "{pids:?}");
+        assert!(bench.record(&lost).state.is_final());
+    }
 }
 
 #[test]
@@ -642,7 +696,10 @@ fn a_full_disk_costs_lines_that_are_counted_and_nothing_else() {
     let path = root.path().to_owned();
     {
         let bench = Bench::at(Some(root), path.join("state"));
-        let mut service = sh("web-1", "\"$HOST\" lines 30000 100; touch $OUT/full; while [ ! -e $OUT/go ]; do sleep 0.01; done; echo back; while [ ! -e $OUT/end ]; do sleep 0.01; done; exit 6");
+        let mut service = sh(
+            "web-1",
+            "\"$HOST\" lines 30000 100; touch $OUT/full; while [ ! -e $OUT/go ]; do sleep 0.01; done; echo back; while [ ! -e $OUT/end ]; do sleep 0.01; done; exit 6",
+        );
         let out = tempfile::tempdir().unwrap();
         service.env.push(("HOST".into(), HOST.into()));
         service.env.push(("OUT".into(), out.path().into()));
@@ -696,7 +753,8 @@ fn a_pid_that_means_another_process_is_left_alone() {
     let mut record = bench.record(&ended);
     let earlier = ProcessIdentity { start: now.start - 1, ..now };
     record.keeper = Some(earlier);
-    record.state = RunState::Running { process: ProcessIdentity { inode: now.inode.map(|inode| inode - 1), ..now } };
+    record.state =
+        RunState::Running { process: ProcessIdentity { inode: now.inode.map(|inode| inode - 1), ..now } };
     fs::write(bench.file(&ended, "json"), serde_json::to_vec(&record).unwrap()).unwrap();
     assert_eq!(Keepers::scan(&bench.state).unwrap()[0].liveness, Liveness::Dead);
     let gone = block_on(bench.keepers().ensure_gone("web-1", ended.run)).unwrap();

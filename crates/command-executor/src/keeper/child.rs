@@ -32,7 +32,11 @@ pub(super) struct StartFailure {
 impl StartFailure {
     /// A step failed; `what` names its object.
     pub(super) fn new(stage: StartStage, what: impl std::fmt::Display, error: &io::Error) -> Self {
-        Self { stage, errno: error.raw_os_error().unwrap_or(libc::EINVAL), message: format!("{what}: {error}") }
+        Self {
+            stage,
+            errno: error.raw_os_error().unwrap_or(libc::EINVAL),
+            message: format!("{what}: {error}"),
+        }
     }
 }
 
@@ -57,10 +61,13 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn new(spec: &RunSpec, soft_open_files: Option<u64>) -> Result<Self, StartFailure> {
-        let invalid = |stage, what: &str| {
-            StartFailure { stage, errno: libc::EINVAL, message: format!("{what}: a zero byte inside") }
+        let invalid = |stage, what: &str| StartFailure {
+            stage,
+            errno: libc::EINVAL,
+            message: format!("{what}: a zero byte inside"),
         };
-        let text = |stage, what: &str, text: &OsStr| CString::new(text.as_bytes()).map_err(|_| invalid(stage, what));
+        let text =
+            |stage, what: &str, text: &OsStr| CString::new(text.as_bytes()).map_err(|_| invalid(stage, what));
         let argv: Vec<CString> = spec
             .argv
             .iter()
@@ -77,7 +84,9 @@ impl Prepared {
         }
         env.extend(CString::new(format!("{MARKER}={}", spec.run)));
         let cgroup = match &spec.cgroup {
-            Some(folder) => Some(text(StartStage::Cgroup, "cgroup", folder.join("cgroup.procs").as_os_str())?),
+            Some(folder) => {
+                Some(text(StartStage::Cgroup, "cgroup", folder.join("cgroup.procs").as_os_str())?)
+            }
             None => None,
         };
         Ok(Self {
@@ -103,7 +112,8 @@ fn candidates(program: &CStr, env: &[(std::ffi::OsString, std::ffi::OsString)]) 
         return vec![program.to_owned()];
     }
     // The last one counts, as it would for a shell.
-    let path = env.iter().rev().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value.as_bytes());
+    let path =
+        env.iter().rev().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value.as_bytes());
     let folders = path.split(|byte| *byte == b':');
     folders
         .filter_map(|folder| {
@@ -137,7 +147,8 @@ fn identity(spec: &RunSpec) -> Result<Option<Identity>, StartFailure> {
     if uid == me && gid == mine && me != 0 {
         return Ok(None);
     }
-    let groups = user.and_then(|user| user.name.map(|name| groups_of(&name, gid))).unwrap_or_else(|| vec![gid]);
+    let groups =
+        user.and_then(|user| user.name.map(|name| groups_of(&name, gid))).unwrap_or_else(|| vec![gid]);
     Ok(Some(Identity { uid, gid, groups }))
 }
 
@@ -157,17 +168,27 @@ fn find_user(name: &str) -> Option<User> {
     // written; the keeper is single-threaded.
     unsafe {
         match number {
-            Some(uid) => libc::getpwuid_r(uid, entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found),
-            None => {
-                libc::getpwnam_r(text.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found)
+            Some(uid) => {
+                libc::getpwuid_r(uid, entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found)
             }
+            None => libc::getpwnam_r(
+                text.as_ptr(),
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr(),
+                buffer.len(),
+                &mut found,
+            ),
         };
         if found.is_null() {
             // A number needs no entry; its group is then the same number.
             return number.map(|uid| User { name: None, uid, gid: uid });
         }
         let entry = entry.assume_init();
-        Some(User { name: Some(CStr::from_ptr(entry.pw_name).to_owned()), uid: entry.pw_uid, gid: entry.pw_gid })
+        Some(User {
+            name: Some(CStr::from_ptr(entry.pw_name).to_owned()),
+            uid: entry.pw_uid,
+            gid: entry.pw_gid,
+        })
     }
 }
 

@@ -1,10 +1,13 @@
 //! The daemon's side: starts runs, hears reports, passes on wishes.
 
 use super::{
-    record::RecordError,
+    orphans::Orphans,
+    record::{RecordError, RunState},
     report::{Control, MAX_DATAGRAM, PROTOCOL, Report, StopRequest, decode, encode},
     scan::{self, EndedRun, FoundRun},
-    socket::{self, DAEMON, Frame, Hello, MAX_FRAME, Request, control_name, first_frame, stdin_name, zygote_name},
+    socket::{
+        self, DAEMON, Frame, Hello, MAX_FRAME, Request, control_name, first_frame, stdin_name, zygote_name,
+    },
     spec::{RunId, RunSpec, is_instance_name},
     zygote::{self, Head},
     zygote_spawn::spawn_zygote,
@@ -177,6 +180,7 @@ struct Shared {
     link: Mutex<LinkState>,
     /// Says that `link` has become another.
     changed: (async_channel::Sender<()>, async_channel::Receiver<()>),
+    orphans: Orphans,
 }
 
 /// The keepers of one state folder. Cheap to clone; one process at a time may hold it open.
@@ -204,7 +208,8 @@ impl Keepers {
             let path = path.to_owned();
             move |source: io::Error| KeeperError::Folder { path, source }
         };
-        let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path));
+        let make =
+            |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path));
         make(&options.state)?;
         let state = options.state.canonicalize().map_err(failed(&options.state))?;
         let run = state.join("run");
@@ -225,6 +230,7 @@ impl Keepers {
             starting: async_lock::Mutex::new(()),
             link: Mutex::default(),
             changed: async_channel::bounded(1),
+            orphans: Orphans::default(),
         })))
     }
 
@@ -283,35 +289,55 @@ impl Keepers {
 
     /// The next thing that became true. Reports come at least once: one that repeats what is known means nothing.
     pub async fn next_report(&self) -> Result<Report, KeeperError> {
+        self.next_datagram().or(self.zygote_ends()).or(self.orphan_ends()).await
+    }
+
+    async fn next_datagram(&self) -> Result<Report, KeeperError> {
         let mut buffer = vec![0; MAX_DATAGRAM];
         loop {
-            let datagram = async {
-                let read = self.0.reports.recv(&mut buffer).await.map_err(KeeperError::Reports)?;
-                Ok(Some(read))
-            };
-            match datagram.or(self.zygote_ends()).await? {
-                // Anything else isn't from our keepers: nobody else can write here.
-                Some(read) => {
-                    if let Some(report) = buffer.get(..read).and_then(decode) {
-                        return Ok(report);
-                    }
-                }
-                None => return Ok(Report::ZygoteLost),
+            let read = self.0.reports.recv(&mut buffer).await.map_err(KeeperError::Reports)?;
+            // What isn't understood isn't from keepers that we can have: nobody else can write here.
+            if let Some(report) = buffer.get(..read).and_then(decode) {
+                return Ok(report);
             }
         }
     }
 
-    /// Ends when a zygote that was there is gone.
-    async fn zygote_ends(&self) -> Result<Option<usize>, KeeperError> {
+    /// Ends when a keeper that no zygote watches was killed, and what it left has been ended.
+    async fn orphan_ends(&self) -> Result<Report, KeeperError> {
         loop {
-            let link = {
-                let mut state = self.link();
-                if state.lost > 0 {
-                    state.lost -= 1;
-                    return Ok(None);
-                }
-                state.link.clone()
+            let orphan = self.0.orphans.next().await;
+            let state = self.0.options.state.clone();
+            let (instance, run) = (orphan.instance.clone(), orphan.run);
+            let found = blocking::unblock(move || scan::record(&state, &instance, run)).await?;
+            // One that had recorded the end reported it by itself.
+            if found.is_some_and(|record| record.state.is_final()) {
+                self.0.orphans.forget(run);
+                continue;
+            }
+            let ended = self.ensure_gone(&orphan.instance, run).await;
+            self.0.orphans.forget(run);
+            let lost = Report::KeeperLost { instance: orphan.instance.clone(), run };
+            return match ended?.record.map(|record| record.state) {
+                Some(RunState::Exited { .. }) | None => Ok(lost),
+                Some(_) => continue,
             };
+        }
+    }
+
+    /// Ends when a zygote that was there is gone.
+    async fn zygote_ends(&self) -> Result<Report, KeeperError> {
+        loop {
+            if self.link().lost > 0 {
+                let state = self.0.options.state.clone();
+                let found = blocking::unblock(move || scan::scan(&state)).await?;
+                self.0.orphans.watch(&found);
+                // Only now: this may have been dropped at the await.
+                let mut state = self.link();
+                state.lost = state.lost.saturating_sub(1);
+                return Ok(Report::ZygoteLost);
+            }
+            let link = self.link().link.clone();
             let changed = async {
                 let _ = self.0.changed.1.recv().await;
             };
@@ -383,7 +409,10 @@ impl Keepers {
         };
         let state = self.0.options.state.clone();
         let mut found = blocking::unblock(move || scan::scan(&state)).await?;
-        for (instance, run, keeper) in hello.map(|hello| hello.keepers).unwrap_or_default() {
+        let cared_for = hello.map(|hello| hello.keepers).unwrap_or_default();
+        let is_orphan = |found: &&FoundRun| !cared_for.iter().any(|(_, run, _)| *run == found.record.run);
+        self.0.orphans.watch(found.iter().filter(is_orphan));
+        for (instance, run, keeper) in cared_for {
             if !found.iter().any(|found| found.record.run == run) {
                 found.extend(scan::unwritten(instance, run, keeper)?);
             }
@@ -432,7 +461,9 @@ impl Keepers {
             Err(Errno::NXIO | Errno::NOENT) => {
                 return Err(KeeperError::KeeperGone { instance: instance.to_owned(), run });
             }
-            Err(error) => return Err(KeeperError::Stdin { instance: instance.to_owned(), source: error.into() }),
+            Err(error) => {
+                return Err(KeeperError::Stdin { instance: instance.to_owned(), source: error.into() });
+            }
         };
         let failed = |source| KeeperError::Stdin { instance: instance.to_owned(), source };
         let mut pipe = Async::new_nonblocking(file).map_err(failed)?;
@@ -460,8 +491,12 @@ impl Keepers {
         let instance = || instance.to_owned();
         match socket::send(&self.0.sender, self.0.run_folder.as_fd(), &control_name(run), &encode(&control)) {
             Ok(()) => Ok(()),
-            Err(Errno::CONNREFUSED | Errno::NOENT) => Err(KeeperError::KeeperGone { instance: instance(), run }),
-            Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => Err(KeeperError::KeeperBusy { instance: instance() }),
+            Err(Errno::CONNREFUSED | Errno::NOENT) => {
+                Err(KeeperError::KeeperGone { instance: instance(), run })
+            }
+            Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => {
+                Err(KeeperError::KeeperBusy { instance: instance() })
+            }
             Err(error) => Err(KeeperError::Control { instance: instance(), source: error.into() }),
         }
     }

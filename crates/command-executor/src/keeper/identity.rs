@@ -68,7 +68,9 @@ pub(super) fn open(pid: i32) -> io::Result<OwnedFd> {
 
 fn inode(fd: &OwnedFd) -> Option<u64> {
     let system = rustix::fs::fstatfs(fd).ok()?;
-    (u64::try_from(system.f_type).ok() == Some(PIDFS)).then(|| rustix::fs::fstat(fd).ok())?.map(|stat| stat.st_ino)
+    (u64::try_from(system.f_type).ok() == Some(PIDFS))
+        .then(|| rustix::fs::fstat(fd).ok())?
+        .map(|stat| stat.st_ino)
 }
 
 /// What `/proc/PID/stat` says.
@@ -123,7 +125,9 @@ mod tests {
         let me = ProcessIdentity::of(std::process::id() as i32).unwrap();
         assert!(me.is_alive());
         assert!(!ProcessIdentity { start: me.start + 1, ..me }.is_alive());
-        assert!(!ProcessIdentity { inode: me.inode.map(|inode| inode + 1), start: me.start + 1, ..me }.is_alive());
+        assert!(
+            !ProcessIdentity { inode: me.inode.map(|inode| inode + 1), start: me.start + 1, ..me }.is_alive()
+        );
         if let Some(inode) = me.inode {
             assert!(!ProcessIdentity { inode: Some(inode + 1), ..me }.is_alive(), "start alone isn't enough");
         }

@@ -48,6 +48,12 @@ const ROUND: Duration = Duration::from_millis(10);
 /// After a burst of output and this much silence, its buffers are given back.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// A service that writes line by line would wake its keeper for each: when reads are this small and follow each other
+/// closely, the keeper lets some gather.
+const SMALL: usize = 4 << 10;
+const CLOSELY: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_micros(200);
+
 /// The size a pipe is grown to when its reader finds it full.
 const WIDE_PIPE: usize = 1 << 20;
 
@@ -200,7 +206,8 @@ impl Keeper {
         );
         let main = child::spawn(&prepared, [input.as_fd(), out.as_fd(), err.as_fd()])?;
         // Not waited for, so it is still this one, even if it has ended.
-        let process = ProcessIdentity::of(main).unwrap_or(ProcessIdentity { pid: main, start: 0, inode: None });
+        let process =
+            ProcessIdentity::of(main).unwrap_or(ProcessIdentity { pid: main, start: 0, inode: None });
         record.state = RunState::Running { process };
         // If this fails (a full disk), the record of the start stands, and the marker finds what it doesn't name.
         let _ = write_record(folder.as_fd(), record, Writing::Over);
@@ -299,7 +306,9 @@ impl Keeper {
         let mut buffer = [0; 512];
         while let Ok(read) = rustix::io::read(&self.control, &mut buffer) {
             match buffer.get(..read).and_then(decode::<Control>) {
-                Some(Control::Stop { signal, timeout_ms }) => self.stop(signal, Duration::from_millis(timeout_ms)),
+                Some(Control::Stop { signal, timeout_ms }) => {
+                    self.stop(signal, Duration::from_millis(timeout_ms))
+                }
                 Some(Control::Kill) => self.kill(),
                 Some(Control::Signal { number }) if self.ended.is_none() => {
                     let _ = sys::kill_child(self.main, number);
@@ -401,6 +410,10 @@ impl Keeper {
                     output.wide = true;
                 }
                 output.lines.take(read, now(), &mut self.log);
+                let calm = self.busy.is_none_or(|at| at.elapsed() > CLOSELY);
+                if read < SMALL && !calm && matches!(self.phase, Phase::Running) {
+                    std::thread::sleep(GATHER);
+                }
                 self.busy = Some(Instant::now());
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -494,4 +507,3 @@ fn deadline(timeout: Duration) -> Instant {
 fn now() -> i128 {
     Timestamp::now().as_nanosecond()
 }
-

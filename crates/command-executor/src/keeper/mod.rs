@@ -17,8 +17,8 @@
 //! - the daemon: nothing happens. The next one reads the records ([`Keepers::adopt`]) and hears the same keepers.
 //! - a keeper: its service dies with it (PDEATHSIG), what else it left falls to the zygote, which ends it, records
 //!   `unknown: keeper killed` and reports it.
-//! - the zygote: its keepers live on; the next start makes another zygote. Should a keeper be killed too,
-//!   [`Keepers::ensure_gone`] finds what is left by identity and by the marker in its environment.
+//! - the zygote: its keepers live on, watched by the daemon; the next start makes another zygote. Should a keeper be
+//!   killed too, [`Keepers::ensure_gone`] finds what is left by identity and by the marker in its environment.
 //!
 //! Signals go only to processes that the sender knows by more than a pid: a keeper signals its own children (a pid that
 //! wasn't waited for can't be reused, and what its children leave become its children), everyone else uses pidfds whose
@@ -59,6 +59,7 @@ mod tree;
 mod writer;
 
 mod client;
+mod orphans;
 mod zygote_spawn;
 pub use client::{KeeperError, KeeperOptions, Keepers};
 

@@ -206,7 +206,8 @@ pub(super) fn read_record_at(folder: BorrowedFd<'_>, run: RunId) -> Result<RunRe
     let name = PathBuf::from(format!("{run}.json"));
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let open = || {
-        let failed = |error: rustix::io::Errno| RecordError::Read { path: name.clone(), source: error.into() };
+        let failed =
+            |error: rustix::io::Errno| RecordError::Read { path: name.clone(), source: error.into() };
         rustix::fs::openat(folder, &name, flags, Mode::empty()).map(File::from).map_err(failed)
     };
     match decode(&name, open()?) {
@@ -356,8 +357,10 @@ mod tests {
         let fd = File::open(folder.path()).unwrap();
         let process = ProcessIdentity { pid: 11, start: 101, inode: None };
         let ended_at = "2026-11-23T10:00:01Z".parse().unwrap();
-        let failed = RunState::FailedToStart { stage: StartStage::Cwd, errno: 2, message: "/no".into(), at: ended_at };
-        let exited = RunState::Exited { exit: Exit::Signal(9), ended_at, process: Some(process), left: vec![3] };
+        let failed =
+            RunState::FailedToStart { stage: StartStage::Cwd, errno: 2, message: "/no".into(), at: ended_at };
+        let exited =
+            RunState::Exited { exit: Exit::Signal(9), ended_at, process: Some(process), left: vec![3] };
         for (state, writing) in [
             (RunState::Starting, Writing::First),
             (RunState::Running { process }, Writing::Over),
@@ -388,7 +391,13 @@ mod tests {
         let mut record = record(RunState::Starting);
         for _ in 0..200 {
             let at = record.started_at;
-            record.add_gap(Gap { at, stream: None, reason: "disk full".into(), bytes: Some(5), lines: Some(1) });
+            record.add_gap(Gap {
+                at,
+                stream: None,
+                reason: "disk full".into(),
+                bytes: Some(5),
+                lines: Some(1),
+            });
         }
         assert_eq!(record.gaps.len(), MAX_GAPS);
         assert_eq!(record.gaps.iter().filter_map(|gap| gap.bytes).sum::<u64>(), 1000);

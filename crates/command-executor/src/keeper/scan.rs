@@ -3,9 +3,7 @@
 use super::{
     client::KeeperError,
     identity::{self, ProcessIdentity},
-    record::{
-        RECORD_VERSION, RecordError, RunRecord, RunState, Writing, read_record_at, write_record,
-    },
+    record::{RECORD_VERSION, RecordError, RunRecord, RunState, Writing, read_record_at, write_record},
     runs,
     socket::open_folder,
     spec::{RunId, is_instance_name},
@@ -178,6 +176,14 @@ pub(super) fn unwritten(instance: String, run: RunId, keeper: i32) -> Result<Opt
     Ok(Some(FoundRun { record, liveness: Liveness::KeeperAlive }))
 }
 
+/// The record of a run, if there is one.
+pub(super) fn record(state: &Path, instance: &str, run: RunId) -> Result<Option<RunRecord>, KeeperError> {
+    let path = state.join("instances");
+    let instances = open_folder(&path).map_err(|error| failed(path.display().to_string())(error.into()))?;
+    let folder = runs::instance_folder(instances.as_fd(), instance).map_err(failed(instance))?;
+    Ok(read_record_at(folder.as_fd(), run).ok())
+}
+
 /// Ends everything of a run. `ask_keeper` asks its keeper to, if it has one; false if there is none.
 pub(super) fn ensure_gone(
     state: &Path,
@@ -212,11 +218,7 @@ pub(super) fn ensure_gone(
 }
 
 /// Kills the recorded main process and whatever carries the run's marker, until there is nothing more.
-fn end_processes(
-    instance: &str,
-    run: RunId,
-    main: Option<ProcessIdentity>,
-) -> Result<Vec<i32>, KeeperError> {
+fn end_processes(instance: &str, run: RunId, main: Option<ProcessIdentity>) -> Result<Vec<i32>, KeeperError> {
     let begun = Instant::now();
     let mut ended = Vec::new();
     loop {

@@ -6,7 +6,8 @@ use rustix::{
     fs::{AtFlags, Mode, OFlags},
     io::Errno,
     net::{
-        AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, sendto, socket_with,
+        AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, sendto,
+        socket_with,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -79,7 +80,12 @@ pub(super) fn connected(folder: BorrowedFd<'_>, name: &str) -> rustix::io::Resul
 }
 
 /// Sends one datagram to a name; `EAGAIN` when its reader is behind.
-pub(super) fn send(socket: impl AsFd, folder: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> rustix::io::Result<()> {
+pub(super) fn send(
+    socket: impl AsFd,
+    folder: BorrowedFd<'_>,
+    name: &str,
+    bytes: &[u8],
+) -> rustix::io::Result<()> {
     sendto(socket, bytes, SendFlags::NOSIGNAL, &address(folder, name)?).map(|_| ())
 }
 

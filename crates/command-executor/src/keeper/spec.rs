@@ -226,7 +226,9 @@ mod lossless {
             s.collect_seq(list.iter().map(|item| Out(item)))
         }
 
-        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<OsString>, D::Error> {
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            d: D,
+        ) -> Result<Vec<OsString>, D::Error> {
             Ok(Vec::<In>::deserialize(d)?.into_iter().map(|item| item.0).collect())
         }
     }
@@ -265,11 +267,16 @@ mod lossless {
         use super::*;
         use std::path::PathBuf;
 
-        pub(in super::super) fn serialize<S: Serializer>(path: &Option<PathBuf>, s: S) -> Result<S::Ok, S::Error> {
+        pub(in super::super) fn serialize<S: Serializer>(
+            path: &Option<PathBuf>,
+            s: S,
+        ) -> Result<S::Ok, S::Error> {
             path.as_ref().map(|path| Out(path.as_os_str())).serialize(s)
         }
 
-        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            d: D,
+        ) -> Result<Option<PathBuf>, D::Error> {
             Ok(Option::<In>::deserialize(d)?.map(|path| path.0.into()))
         }
     }
@@ -310,9 +317,15 @@ mod tests {
 
     #[test]
     fn names_that_leave_the_folder_are_refused() {
-        for (name, good) in
-            [("web-1", true), ("a.b_c-9", true), ("", false), (".", false), ("..", false), ("a/b", false), ("é", false)]
-        {
+        for (name, good) in [
+            ("web-1", true),
+            ("a.b_c-9", true),
+            ("", false),
+            (".", false),
+            ("..", false),
+            ("a/b", false),
+            ("é", false),
+        ] {
             assert_eq!(is_instance_name(name), good, "{name}");
         }
     }

@@ -41,7 +41,13 @@ pub(super) fn reset_signals() {
         libc::sigfillset(&mut all);
         libc::sigprocmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
         for number in 1..=64 {
-            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null_mut::<u64>(), 8usize);
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                8usize,
+            );
         }
     }
 }
@@ -68,7 +74,8 @@ pub(super) fn drain_signals(fd: BorrowedFd<'_>, wanted: c_int) -> bool {
     while let Ok(read) = rustix::io::read(fd, &mut buffer) {
         for info in buffer.get(..read).unwrap_or_default().chunks_exact(ONE) {
             // The number is the structure's first field, four bytes.
-            found |= info.first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes)) == u32::try_from(wanted).ok();
+            found |=
+                info.first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes)) == u32::try_from(wanted).ok();
         }
         if read < buffer.len() {
             break;

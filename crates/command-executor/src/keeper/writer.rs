@@ -220,7 +220,10 @@ impl LogFile {
             let room = usize::try_from(self.limits.max_size.saturating_sub(self.size)).unwrap_or(usize::MAX);
             let mut now = lines;
             if lines.len() > room {
-                let fits = lines.get(..room).and_then(|fitting| memchr::memrchr(b'\n', fitting)).map_or(0, |at| at + 1);
+                let fits = lines
+                    .get(..room)
+                    .and_then(|fitting| memchr::memrchr(b'\n', fitting))
+                    .map_or(0, |at| at + 1);
                 if fits == 0 && self.size > 0 && self.rotate() {
                     continue;
                 }
@@ -276,8 +279,11 @@ impl LogFile {
 
     fn end_gap(&mut self) {
         let Some(Dropped { at, bytes, lines, error }) = self.dropped.take() else { return };
-        let reason =
-            if is_full(&error) { format!("disk full: {bytes} bytes") } else { format!("{error}: {bytes} bytes") };
+        let reason = if is_full(&error) {
+            format!("disk full: {bytes} bytes")
+        } else {
+            format!("{error}: {bytes} bytes")
+        };
         self.gaps.push(Gap { at, stream: None, reason, bytes: Some(bytes), lines: Some(lines) });
     }
 
@@ -291,7 +297,8 @@ impl LogFile {
             // Renaming over it below removes it.
         } else {
             for number in (1..keep).rev() {
-                let _ = rustix::fs::renameat(&self.folder, numbered(number), &self.folder, numbered(number + 1));
+                let _ =
+                    rustix::fs::renameat(&self.folder, numbered(number), &self.folder, numbered(number + 1));
             }
             let _ = rustix::fs::renameat(&self.folder, &self.name, &self.folder, numbered(1));
         }
@@ -306,7 +313,8 @@ impl LogFile {
 }
 
 fn open_new(folder: impl AsFd, name: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?)
 }
 

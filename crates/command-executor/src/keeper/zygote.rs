@@ -168,13 +168,15 @@ impl Zygote {
 
     /// Signals pending, somebody at the door, and the clients with something to read.
     fn wait(&mut self) -> (bool, bool, Vec<usize>) {
-        let entry = |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let entry =
+            |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let mut fds = vec![entry(self.signals.as_fd()), entry(self.listener.as_fd())];
         fds.extend(self.clients.iter().map(|client| entry(client.stream.as_fd())));
         let idle = self.idle_since.map(|since| (since + IDLE_EXIT).saturating_duration_since(Instant::now()));
         let round = self.lost_since.map(|_| ROUND);
         let soonest = [idle, round, self.outbox.delay()].into_iter().flatten().min();
-        let timeout = soonest.map_or(-1, |wait| i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
+        let timeout =
+            soonest.map_or(-1, |wait| i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
         if sys::poll(&mut fds, timeout).is_err() {
             std::thread::sleep(ROUND);
         }
@@ -329,7 +331,8 @@ impl Zygote {
             self.read(other);
         }
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        let keepers = self.keepers.iter().map(|(pid, (instance, run))| (instance.clone(), *run, *pid)).collect();
+        let keepers =
+            self.keepers.iter().map(|(pid, (instance, run))| (instance.clone(), *run, *pid)).collect();
         let body = serde_json::to_vec(&Hello { pid, keepers }).unwrap_or_default();
         let mut answer = Vec::with_capacity(body.len() + 8);
         let framed = socket::push_frame(&mut answer, b"{}", &body);
@@ -406,7 +409,13 @@ impl Zygote {
     }
 
     /// Writes the last record of a run that has no keeper.
-    fn record(&self, instance: &str, run: RunId, state: RunState, found: Option<RunRecord>) -> io::Result<()> {
+    fn record(
+        &self,
+        instance: &str,
+        run: RunId,
+        state: RunState,
+        found: Option<RunRecord>,
+    ) -> io::Result<()> {
         let folder = runs::instance_folder(sys::fixed(INSTANCES), instance)?;
         let mut record = found.unwrap_or_else(|| RunRecord {
             version: RECORD_VERSION,
@@ -430,7 +439,12 @@ impl Zygote {
 
 /// The end of a run whose keeper was killed.
 pub(super) fn lost_state(process: Option<identity::ProcessIdentity>, left: Vec<i32>) -> RunState {
-    RunState::Exited { exit: Exit::Unknown("keeper killed".into()), ended_at: Timestamp::now(), process, left }
+    RunState::Exited {
+        exit: Exit::Unknown("keeper killed".into()),
+        ended_at: Timestamp::now(),
+        process,
+        left,
+    }
 }
 
 /// What of its output may be missing: what was in its pipes and its buffers.

@@ -9,7 +9,12 @@ use std::{
 };
 
 /// Executes the host program as a zygote, with nothing of ours but the listener: no environment, no standard streams.
-pub(super) fn spawn_zygote(program: &Path, state: &Path, build: &str, listener: OwnedFd) -> io::Result<Child> {
+pub(super) fn spawn_zygote(
+    program: &Path,
+    state: &Path,
+    build: &str,
+    listener: OwnedFd,
+) -> io::Result<Child> {
     Command::new(program)
         .arg0(ZYGOTE)
         .arg(state)

@@ -47,7 +47,11 @@ fn escape(depth: usize, file: &str) {
     if depth > 0 {
         // setsid -f forks and ends: what it starts is an orphan in another session.
         let me = std::env::current_exe().unwrap_or_else(|_| exit(1));
-        let _ = Command::new("setsid").arg("-f").arg(me).args(["escape", &(depth - 1).to_string(), file]).status();
+        let _ = Command::new("setsid")
+            .arg("-f")
+            .arg(me)
+            .args(["escape", &(depth - 1).to_string(), file])
+            .status();
     }
     std::thread::sleep(Duration::from_secs(600));
 }
@@ -58,11 +62,13 @@ fn bench(count: usize) {
     let options =
         KeeperOptions { state: folder.clone(), program: None, build: "bench".into(), soft_open_files: None };
     let Ok(keepers) = Keepers::open(options) else { exit(1) };
-    let spec = |name: String, argv: &[&str]| RunSpec::new(name, argv.iter().map(OsString::from).collect(), "/");
+    let spec =
+        |name: String, argv: &[&str]| RunSpec::new(name, argv.iter().map(OsString::from).collect(), "/");
     let wait = |mut over: Box<dyn FnMut(&Report) -> bool>| {
         while !block_on(keepers.next_report()).is_ok_and(|report| over(&report)) {}
     };
-    let specs: Vec<RunSpec> = (0..count).map(|at| spec(format!("sleep-{at}"), &["/bin/sleep", "1000"])).collect();
+    let specs: Vec<RunSpec> =
+        (0..count).map(|at| spec(format!("sleep-{at}"), &["/bin/sleep", "1000"])).collect();
 
     let begun = Instant::now();
     let _ = block_on(keepers.start_many(&specs));
@@ -74,7 +80,8 @@ fn bench(count: usize) {
     println!("{count} started: {:?}", begun.elapsed());
 
     let found = block_on(keepers.adopt()).unwrap_or_default();
-    let pids: BTreeSet<i32> = found.iter().filter_map(|found| found.record.keeper.map(|keeper| keeper.pid)).collect();
+    let pids: BTreeSet<i32> =
+        found.iter().filter_map(|found| found.record.keeper.map(|keeper| keeper.pid)).collect();
     let pss: u64 = pids.iter().filter_map(|pid| pss(*pid)).sum();
     println!("PSS of {} keepers: {pss} KiB, {} each", pids.len(), pss / pids.len().max(1) as u64);
 
