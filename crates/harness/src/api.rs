@@ -37,6 +37,8 @@ pub mod code {
     pub const NOT_RUNNING: i64 = -32013;
     /// The daemon has no stack yet: nothing was ever started in this project.
     pub const NO_STACK: i64 = -32014;
+    /// A secret has no value. Nothing was started.
+    pub const SECRET: i64 = -32016;
     /// A port could not be found or is used twice.
     pub const PORTS: i64 = -32015;
 }
@@ -46,6 +48,8 @@ pub mod code {
 pub struct StartParams {
     /// The stack as the file has it now.
     pub stack: Stack,
+    /// The file that it comes from, for `daemon status`.
+    pub config: Option<PathBuf>,
     /// Services or instances; empty is all.
     pub names: Vec<String>,
     /// The caller's environment: local processes get it under their own variables.

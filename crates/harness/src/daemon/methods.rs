@@ -1,0 +1,308 @@
+//! `stack.*` and `daemon.*`: wire types in, commands to the loop, wire types out.
+
+use crate::api::{self, code};
+use async_channel::Sender;
+use futures_util::future::BoxFuture;
+use orchestrator::command::{Refused, StartRequest, Started, StopRequest};
+use orchestrator::model::{InstanceName, ServiceName};
+use orchestrator::node::{evaluate_secrets, SecretError};
+use orchestrator::plan::Step;
+use orchestrator::supervisor::{Command, Event, Reply, StartAnswer, StartOrder};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use service_registry::model::{Entry, State};
+use service_registry::registry::{Durable, Registry};
+use service_registry::server::{CallContext, Methods};
+use service_registry::wire::RpcError;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a daemon knows about itself.
+pub(super) struct About {
+    pub(super) project_id: String,
+    pub(super) state_dir: PathBuf,
+    pub(super) started_at: String,
+}
+
+/// The daemon's methods.
+pub(super) struct StackMethods {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    events: Sender<Event>,
+    registry: Registry,
+    about: About,
+    /// The configuration file that the last start came with.
+    config: Mutex<Option<PathBuf>>,
+}
+
+const NAMES: &[&str] = &[
+    api::STACK_START,
+    api::STACK_STOP,
+    api::STACK_RESTART,
+    api::STACK_STATUS,
+    api::STACK_HEALTH,
+    api::STACK_EXEC,
+    api::DAEMON_STATUS,
+    api::DAEMON_STOP,
+];
+
+/// Where the path of the configuration is kept.
+const CONFIG: (&str, &str) = ("daemon", "config");
+
+impl StackMethods {
+    pub(super) fn new(events: Sender<Event>, registry: Registry, about: About) -> Self {
+        let config = registry.kv_get(CONFIG.0, CONFIG.1).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Self { shared: Arc::new(Shared { events, registry, about, config: Mutex::new(config) }) }
+    }
+}
+
+impl Methods for StackMethods {
+    fn names(&self) -> &[&str] {
+        NAMES
+    }
+
+    fn call(&self, _: CallContext, method: &str, params: Value) -> BoxFuture<'static, Result<Value, RpcError>> {
+        let shared = self.shared.clone();
+        let method = method.to_owned();
+        Box::pin(async move {
+            match method.as_str() {
+                api::STACK_START => answer(shared.start(read(params)?).await?),
+                api::STACK_STOP => answer(shared.stop(read(params)?).await?),
+                api::STACK_RESTART => answer(shared.restart(read(params)?).await?),
+                api::STACK_STATUS => answer(shared.status(read(params)?).await?),
+                api::STACK_HEALTH => answer(shared.health(read(params)?).await?),
+                api::STACK_EXEC => answer(shared.exec(read(params)?).await?),
+                api::DAEMON_STATUS => answer(shared.info()),
+                api::DAEMON_STOP => {
+                    shared.send(Command::End).await?;
+                    answer(serde_json::json!({}))
+                }
+                other => Err(RpcError::new(service_registry::wire::code::METHOD_NOT_FOUND, format!("no method {other}"))),
+            }
+        })
+    }
+}
+
+fn read<T: DeserializeOwned>(params: Value) -> Result<T, RpcError> {
+    serde_json::from_value(params).map_err(|error| RpcError::invalid_params(&error))
+}
+
+fn answer<T: Serialize>(value: T) -> Result<Value, RpcError> {
+    serde_json::to_value(value).map_err(RpcError::internal)
+}
+
+impl Shared {
+    async fn send(&self, command: Command) -> Result<(), RpcError> {
+        let ending = |_| RpcError::new(service_registry::wire::code::SHUTTING_DOWN, "the daemon is ending");
+        self.events.send(Event::Command(command)).await.map_err(ending)
+    }
+
+    /// Asks the loop, and waits for its answer.
+    async fn ask<T>(&self, command: impl FnOnce(Reply<Result<T, Refused>>) -> Command) -> Result<T, RpcError> {
+        self.ask_plain(command).await?.map_err(refusal)
+    }
+
+    async fn ask_plain<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, RpcError> {
+        let (reply, answer) = async_channel::bounded(1);
+        self.send(command(Reply(reply))).await?;
+        let ending = |_| RpcError::new(service_registry::wire::code::SHUTTING_DOWN, "the daemon is ending");
+        answer.recv().await.map_err(ending)
+    }
+
+    async fn start(&self, params: api::StartParams) -> Result<api::StartResult, RpcError> {
+        let secrets = evaluate_secrets(&params.stack.secrets, &params.env).await.map_err(no_secret)?;
+        let warnings = warnings(&params.stack);
+        let order = StartOrder {
+            stack: Some(params.stack),
+            env: params.env,
+            secrets,
+            request: StartRequest { names: params.names, apply: params.apply, remove_orphans: params.remove_orphans },
+            dry_run: params.dry_run,
+        };
+        let answer = self.ask(|reply| Command::Start(Box::new(order), reply)).await?;
+        if !params.dry_run && let Some(config) = params.config {
+            self.remember(config);
+        }
+        let StartAnswer { revision, outcome, plan, durable } = answer;
+        safe(durable).await?;
+        let Started { wanted, started, unchanged, stale, orphans } = outcome;
+        let stale = stale.into_iter().map(|(instance, changes)| api::Stale { instance, changes }).collect();
+        let plan = plan.map(rounds);
+        Ok(api::StartResult { revision, wanted, started, unchanged, stale, orphans, plan, warnings })
+    }
+
+    fn remember(&self, config: PathBuf) {
+        if let Ok(bytes) = serde_json::to_vec(&config) {
+            self.registry.kv_put(CONFIG.0, CONFIG.1, &bytes).forget();
+        }
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
+    }
+
+    async fn stop(&self, params: api::StopParams) -> Result<api::StopResult, RpcError> {
+        let request = StopRequest { names: params.names, force: params.force, dependents: params.dependents };
+        let stopped = self.ask(|reply| Command::Stop(request, params.dry_run, reply)).await?;
+        safe(stopped.durable).await?;
+        Ok(api::StopResult {
+            revision: stopped.revision,
+            stopping: stopped.stopping,
+            plan: stopped.plan.map(rounds),
+        })
+    }
+
+    async fn restart(&self, params: api::RestartParams) -> Result<api::RestartResult, RpcError> {
+        let secrets = match &params.stack {
+            Some(stack) => evaluate_secrets(&stack.secrets, &params.env).await.map_err(no_secret)?,
+            None => Default::default(),
+        };
+        let order = StartOrder {
+            stack: params.stack,
+            env: params.env,
+            secrets,
+            request: StartRequest { names: params.names, ..StartRequest::default() },
+            dry_run: false,
+        };
+        let answer = self.ask(|reply| Command::Restart(Box::new(order), params.force, reply)).await?;
+        safe(answer.durable).await?;
+        Ok(api::RestartResult { revision: answer.revision, restarting: answer.outcome.started })
+    }
+
+    async fn status(&self, params: api::Names) -> Result<api::StatusResult, RpcError> {
+        let selected: Option<BTreeSet<String>> = match params.names.as_slice() {
+            [] => None,
+            names => {
+                let selected = self.ask(|reply| Command::Select(names.to_vec(), reply)).await?;
+                Some(selected.iter().map(ToString::to_string).collect())
+            }
+        };
+        let not_started: Vec<ServiceName> = self.ask_plain(Command::NotStarted).await?;
+        let listing = self.registry.list();
+        let wanted = |entry: &&Arc<Entry>| selected.as_ref().is_none_or(|selected| selected.contains(&entry.instance));
+        Ok(api::StatusResult {
+            project: self.project(),
+            daemon: self.info(),
+            revision: listing.revision,
+            instances: listing.entries.iter().filter(wanted).map(|entry| Entry::clone(entry)).collect(),
+            not_started: match selected {
+                None => not_started,
+                Some(_) => not_started.into_iter().filter(|name| params.names.iter().any(|n| n == name.as_str())).collect(),
+            },
+        })
+    }
+
+    async fn health(&self, params: api::HealthParams) -> Result<api::StatusResult, RpcError> {
+        if params.run_now {
+            let names = params.names.clone();
+            self.ask(|reply| Command::Probe(names, reply)).await?;
+        }
+        self.status(api::Names { names: params.names }).await
+    }
+
+    async fn exec(&self, params: api::ExecParams) -> Result<api::ExecContext, RpcError> {
+        let context = self.ask(|reply| Command::Exec(params.name, reply)).await?;
+        Ok(api::ExecContext {
+            instance: context.instance,
+            env: context.env,
+            working_dir: context.working_dir,
+            user: context.user,
+            group: context.group,
+        })
+    }
+
+    fn project(&self) -> String {
+        let id = &self.about.project_id;
+        id.rsplit_once('-').map_or(id.as_str(), |(name, _)| name).to_owned()
+    }
+
+    fn info(&self) -> api::DaemonInfo {
+        let live = |entry: &&Arc<Entry>| {
+            matches!(entry.status.state, State::Starting | State::Running | State::Stopping)
+        };
+        api::DaemonInfo {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            started_at: self.about.started_at.clone(),
+            project_id: self.about.project_id.clone(),
+            config: self.config.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            state_dir: self.about.state_dir.clone(),
+            running: self.registry.list().entries.iter().filter(live).count(),
+        }
+    }
+}
+
+/// Waits until a wish is safe from a crash: only then it was accepted.
+async fn safe(durable: Option<Durable>) -> Result<(), RpcError> {
+    let Some(durable) = durable else { return Ok(()) };
+    durable.await.map_err(|error| {
+        let text = format!("the order stands, but could not be written down: {error}");
+        RpcError::new(service_registry::wire::code::NOT_DURABLE, text)
+    })
+}
+
+fn no_secret(error: SecretError) -> RpcError {
+    let mut text = error.to_string();
+    if let Some(source) = std::error::Error::source(&error) {
+        text.push_str(&format!(": {source}"));
+    }
+    RpcError::new(code::SECRET, text)
+}
+
+fn refusal(refused: Refused) -> RpcError {
+    let text = refused.to_string();
+    match refused {
+        Refused::UnknownName { known, .. } => {
+            RpcError::new(code::UNKNOWN_NAME, text).with_data(serde_json::json!({ "names": known }))
+        }
+        Refused::NotSupported { services } => {
+            RpcError::new(code::NOT_SUPPORTED, text).with_data(serde_json::json!({ "services": services }))
+        }
+        Refused::HasDependents { dependents } => {
+            RpcError::new(code::HAS_DEPENDENTS, text).with_data(serde_json::json!({ "dependents": dependents }))
+        }
+        Refused::NoStack => RpcError::new(code::NO_STACK, text),
+        Refused::Ports(_) => RpcError::new(code::PORTS, text),
+    }
+}
+
+fn rounds(rounds: Vec<Vec<Step>>) -> Vec<api::Round> {
+    let step = |step: Step| {
+        let instance: InstanceName = step.instance().clone();
+        let (action, reason) = match step {
+            Step::Start { again: true, .. } => ("restart", String::new()),
+            Step::Start { dependencies, .. } if dependencies.is_empty() => ("start", String::new()),
+            Step::Start { dependencies, .. } => {
+                let names: Vec<String> = dependencies.iter().map(|(name, _)| name.to_string()).collect();
+                ("start", format!("after {}", names.join(", ")))
+            }
+            Step::Stop { force: true, .. } => ("kill", String::new()),
+            Step::Stop { cause, .. } => ("stop", match cause {
+                orchestrator::observed::StopCause::Replaced => "replaced by a new run".into(),
+                orchestrator::observed::StopCause::Dependency => "a dependency failed".into(),
+                orchestrator::observed::StopCause::Unhealthy => "unhealthy".into(),
+                orchestrator::observed::StopCause::Wish => String::new(),
+            }),
+            Step::Probe { .. } => ("probe", String::new()),
+        };
+        api::PlannedStep { instance, action: action.into(), reason }
+    };
+    rounds.into_iter().map(|round| api::Round { steps: round.into_iter().map(step).collect() }).collect()
+}
+
+/// Limits that can't be enforced on this machine.
+fn warnings(stack: &orchestrator::model::Stack) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for service in stack.services.values() {
+        for (limit, set) in [("memory", service.resources.memory.is_some()), ("cpus", service.resources.cpus.is_some())] {
+            if set {
+                warnings.push(format!(
+                    "{}: resources.{limit} isn't enforced: it needs a delegated cgroup v2 with that controller",
+                    service.name
+                ));
+            }
+        }
+    }
+    warnings
+}

@@ -1,0 +1,5 @@
+//! The real program with real processes, as a user runs it. Each test has a project and a state folder of its own.
+
+mod support;
+
+mod life;

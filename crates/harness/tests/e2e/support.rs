@@ -1,0 +1,186 @@
+//! A project in a folder of its own, and `harness` run in it.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Time after which something that should happen has not.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A project. Dropped, it stops everything that it started.
+pub(crate) struct Project {
+    folder: tempfile::TempDir,
+}
+
+/// What a command did.
+pub(crate) struct Done {
+    /// Its exit code; -1 for a signal.
+    pub(crate) code: i32,
+    /// What it printed.
+    pub(crate) stdout: String,
+    /// What it said.
+    pub(crate) stderr: String,
+}
+
+impl Project {
+    /// A folder with this services.yaml; `version: "1.0"` and `name: test` are put before it.
+    pub(crate) fn new(services: &str) -> Self {
+        let project = Self { folder: tempfile::tempdir().unwrap() };
+        project.write_services(services);
+        project
+    }
+
+    /// The project's folder.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Replaces services.yaml.
+    pub(crate) fn write_services(&self, services: &str) {
+        self.write("services.yaml", &format!("version: \"1.0\"\nname: test\n{services}"));
+    }
+
+    /// Writes a file in the folder.
+    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// `harness` with these arguments, not run yet.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
+        command.args(args).current_dir(self.path()).stdin(Stdio::null());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HARNESS_")) {
+            command.env_remove(name);
+        }
+        command.env("HOME", self.path()).env("XDG_STATE_HOME", self.path().join("state")).env_remove("XDG_RUNTIME_DIR");
+        command
+    }
+
+    /// Runs `harness` with these arguments.
+    pub(crate) fn run(&self, args: &[&str]) -> Done {
+        done(self.command(args).output().unwrap())
+    }
+
+    /// Runs it and asks for exit code 0.
+    #[track_caller]
+    pub(crate) fn ok(&self, args: &[&str]) -> Done {
+        let done = self.run(args);
+        assert_eq!(done.code, 0, "harness {args:?}\n{}\n{}", done.stdout, done.stderr);
+        done
+    }
+
+    /// Runs it with `-o json`, asks for exit code 0.
+    #[track_caller]
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let mut args = args.to_vec();
+        args.extend(["-o", "json"]);
+        let done = self.ok(&args);
+        serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {}", done.stdout))
+    }
+
+    /// What `status` says of an instance.
+    #[track_caller]
+    pub(crate) fn instance(&self, name: &str) -> Value {
+        let status = self.json(&["status"]);
+        let instances = status["instances"].as_array().unwrap();
+        let found = instances.iter().find(|instance| instance["instance"] == name);
+        found.unwrap_or_else(|| panic!("no {name} in {status:#}")).clone()
+    }
+
+    /// The state that `status` shows of an instance.
+    #[track_caller]
+    pub(crate) fn state(&self, name: &str) -> String {
+        self.instance(name)["state"].as_str().unwrap().to_owned()
+    }
+
+    /// The process id of an instance that runs.
+    #[track_caller]
+    pub(crate) fn pid(&self, name: &str) -> u32 {
+        let instance = self.instance(name);
+        instance["pid"].as_u64().unwrap_or_else(|| panic!("{name} has no pid: {instance:#}")) as u32
+    }
+
+    /// The daemon's process id.
+    #[track_caller]
+    pub(crate) fn daemon_pid(&self) -> u32 {
+        let status = self.json(&["daemon", "status"]);
+        status["daemon"]["pid"].as_u64().unwrap_or_else(|| panic!("no daemon: {status:#}")) as u32
+    }
+
+    /// The state folder of the project.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        let folders = std::fs::read_dir(self.path().join("state/harness")).unwrap();
+        folders.flatten().map(|entry| entry.path()).next().expect("nothing was started yet")
+    }
+
+    /// All lines that an instance wrote.
+    pub(crate) fn logs(&self, name: &str) -> Vec<String> {
+        let done = self.ok(&["logs", "--no-prefix", "-n", "100000000", name]);
+        done.stdout.lines().map(str::to_owned).collect()
+    }
+
+    /// Processes whose environment carries this project's state folder: everything that services started.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let marker = format!("XDG_STATE_HOME={}", self.path().join("state").display());
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|pid| {
+                let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                let service = environ.split(|byte| *byte == 0).any(|pair| pair.starts_with(b"HARNESS_INSTANCE="));
+                service && environ.split(|byte| *byte == 0).any(|pair| pair == marker.as_bytes()) && alive(*pid)
+            })
+            .collect()
+    }
+
+    /// Asks until `condition` holds.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, condition: impl FnMut() -> bool) {
+        until(what, condition);
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        let _ = self.command(&["stop", "--force", "-y"]).output();
+        let left = self.processes();
+        for pid in &left {
+            kill(*pid, "KILL");
+        }
+        if !std::thread::panicking() {
+            assert!(left.is_empty(), "processes were left after stop: {left:?}");
+        }
+    }
+}
+
+/// Collects an output.
+pub(crate) fn done(output: Output) -> Done {
+    Done {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Whether a process exists and is no zombie.
+pub(crate) fn alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Sends a signal to a process that the test started.
+pub(crate) fn kill(pid: u32, signal: &str) {
+    let _ = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
+}
+
+/// Asks until `condition` holds, at most for [`PATIENCE`].
+#[track_caller]
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
