@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// Messages that may wait for the writer; who fills it waits.
 const OUTBOX: usize = 64;
+/// Messages after which other connections get a turn: a client that sends without pause is always ready.
+const TURN: u32 = 8;
 /// How long what an oversized message still brings is read and thrown away, so that its sender gets to see the answer.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -112,7 +114,12 @@ where
     let mut heartbeat = Timer::interval(limits.heartbeat);
     let mut hello = Some(Timer::after(limits.handshake));
     let mut silent = 0_u32;
+    let mut turn = 0_u32;
     loop {
+        turn = turn.wrapping_add(1);
+        if turn.is_multiple_of(TURN) {
+            futures_lite::future::yield_now().await;
+        }
         let next = std::future::poll_fn(|cx| {
             session.poll_work(cx);
             if stop.poll(cx).is_ready() {

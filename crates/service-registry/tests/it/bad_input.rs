@@ -214,7 +214,12 @@ fn web_pages_are_refused_by_their_origin() {
 fn a_client_that_neither_reads_nor_answers_pings_is_gone_in_time_and_delays_nobody() {
     let folder = tempfile::tempdir().unwrap();
     block_on(soon("it", async {
-        let limits = Limits { handshake: LONG, write: Duration::from_millis(300), ..short() };
+        let limits = Limits {
+            handshake: LONG,
+            heartbeat: Duration::from_millis(400),
+            write: Duration::from_millis(300),
+            ..short()
+        };
         let served = Served::start(folder.path(), in_memory(options()).await, limits);
         // it asks for a lot and takes nothing
         let mut greedy = greeted(&served).await;
