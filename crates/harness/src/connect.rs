@@ -34,6 +34,8 @@ pub(crate) const LOG: &str = "daemon.log";
 const ANSWER: Duration = Duration::from_secs(120);
 /// Time that a new daemon has to become ready: adopting a thousand services takes a fraction of it.
 const READY: Duration = Duration::from_secs(30);
+/// Time in which a daemon that cuts connections off is gone.
+const DYING: Duration = Duration::from_secs(3);
 /// Time in which a daemon that somebody else starts must answer.
 const OTHERS: Duration = Duration::from_secs(10);
 
@@ -211,8 +213,25 @@ impl Changes {
     }
 }
 
-/// The daemon that runs, if one does.
+/// The daemon that runs, if one does. One that dies at this very moment (killed, say) is waited for.
 pub(crate) async fn existing(
+    executor: &LocalExecutor<'static>,
+    project: &Project,
+) -> Result<Option<Daemon>, ConnectError> {
+    let end = Instant::now() + DYING;
+    loop {
+        match connect(executor, project).await {
+            Err(ConnectError::Silent {
+                source: ClientError::Handshake { .. } | ClientError::Closed { .. }, ..
+            }) if Instant::now() < end => {
+                Timer::after(Duration::from_millis(10)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn connect(
     executor: &LocalExecutor<'static>,
     project: &Project,
 ) -> Result<Option<Daemon>, ConnectError> {

@@ -201,7 +201,7 @@ fn name_in(text: &str) -> Option<String> {
 }
 
 /// Letters, digits and `_` stay; everything else becomes one `-`. At most 40 characters, never empty.
-fn sanitise(name: &str) -> String {
+pub(crate) fn sanitise(name: &str) -> String {
     let mut out = String::new();
     for c in name.chars() {
         let c = c.to_ascii_lowercase();

@@ -267,7 +267,9 @@ mod tests {
         let (text, notes) =
             from_procfile("# comment\nweb: bundle exec rails s -p ${PORT:-3000}\nWorker: ./work\nrelease: ./migrate\n").unwrap();
         let stack = load(&text);
-        assert_eq!(stack.services.keys().map(|n| n.as_str()).collect::<Vec<_>>(), ["release", "web", "worker"]);
+        let mut names: Vec<&str> = stack.services.keys().map(|name| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["release", "web", "worker"]);
         assert_eq!(notes, ["Worker is called worker here"]);
         assert!(from_procfile("").is_err());
         assert!(from_procfile("no colon").is_err());

@@ -118,7 +118,10 @@ fn what(event: &Event) -> String {
         EventKind::HealthChanged => {
             let last = entry.health.as_ref().and_then(|health| health.last.as_ref());
             let answer = last.map(|last| format!(": {}", last.message)).unwrap_or_default();
-            format!("{}{answer}", describe::health(entry.health.as_ref()))
+            match describe::health(entry.health.as_ref()) {
+                "" => "no health check any more".into(),
+                health => format!("{health}{answer}"),
+            }
         }
         EventKind::EndpointChanged => format!("reachable at {}", crate::ui::status::ports(&entry.endpoints)),
         EventKind::Updated | EventKind::Unknown => format!("{}{because}", look(entry).word),

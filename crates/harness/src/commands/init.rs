@@ -40,13 +40,10 @@ enum Template {
     Starter,
     /// A web server, a worker that needs it, and a task
     Web,
-    /// Nothing but the frame
-    Empty,
 }
 
 const STARTER: &str = include_str!("init/starter.yaml");
 const WEB: &str = include_str!("init/web.yaml");
-const EMPTY: &str = include_str!("init/empty.yaml");
 
 /// Bytes of the largest file that is converted.
 const LARGEST: u64 = 4 * 1024 * 1024;
@@ -98,11 +95,9 @@ fn ask(context: &Context) -> Template {
     let choices = [
         ("starter", "one service, everything explained"),
         ("web", "a web server, a worker that needs it, and a task"),
-        ("empty", "nothing but the frame"),
     ];
     match prompt::choose("What should services.yaml begin with?", &choices) {
         "web" => Template::Web,
-        "empty" => Template::Empty,
         _ => Template::Starter,
     }
 }
@@ -111,11 +106,10 @@ fn with_name(context: &Context, template: Template, file: &Path, may_ask: bool) 
     let text = match template {
         Template::Starter => STARTER,
         Template::Web => WEB,
-        Template::Empty => EMPTY,
     };
     let name = project_name(file);
-    let name = if may_ask && context.ui.can_ask { prompt::text("Name of the project?", &name) } else { name };
-    // JSON strings are YAML strings: any name is safe.
+    let name = if may_ask && context.ui.can_ask { crate::project::sanitise(&prompt::text("Name of the project?", &name)) } else { name };
+    // Quoted, because a name such as `1` or `no` would be something else. JSON strings are YAML strings.
     let quoted = serde_json::to_string(&name).unwrap_or_else(|_| "\"project\"".into());
     text.replacen("NAME", &quoted, 1)
 }
@@ -123,7 +117,7 @@ fn with_name(context: &Context, template: Template, file: &Path, may_ask: bool) 
 fn project_name(file: &Path) -> String {
     let folder = std::path::absolute(file).ok().and_then(|path| path.parent().map(Path::to_path_buf));
     let name = folder.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    name.filter(|name| !name.is_empty() && !name.contains("${")).unwrap_or_else(|| "project".into())
+    crate::project::sanitise(&name.unwrap_or_default())
 }
 
 fn convert(from: &Path) -> Result<(String, Vec<String>), CommandError> {
@@ -166,8 +160,8 @@ mod tests {
 
     #[test]
     fn every_template_is_valid() {
-        for (name, text) in [("starter", STARTER), ("web", WEB), ("empty", EMPTY)] {
-            let text = text.replacen("NAME", "\"my: project\"", 1);
+        for (name, text) in [("starter", STARTER), ("web", WEB)] {
+            let text = text.replacen("NAME", "\"my-project\"", 1);
             let loaded = load_str(Path::new("/p/services.yaml"), &text, &LoadOptions::default(), &NoFiles);
             let problems = render(&loaded.diagnostics, &loaded.sources, false);
             assert!(!has_errors(&loaded.diagnostics), "{name}: {problems}");

@@ -34,9 +34,13 @@ fn text(rounds: &[Round]) -> String {
         text.push_str(&style::paint(style::STRONG, format_args!("Round {}", number + 1)));
         text.push('\n');
         for step in &round.steps {
-            let reason = style::paint(style::DIM, &step.reason);
             let instance = step.instance.to_string();
-            text.push_str(&format!("  {:<5}  {instance:width$}  {reason}", step.action).trim_end().to_owned());
+            let head = format!("  {:<5}  {instance:width$}", step.action);
+            if step.reason.is_empty() {
+                text.push_str(head.trim_end());
+            } else {
+                text.push_str(&format!("{head}  {}", style::paint(style::DIM, &step.reason)));
+            }
             text.push('\n');
         }
     }

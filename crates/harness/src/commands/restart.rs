@@ -62,7 +62,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
             .map(|name| {
                 let instance = name.to_string();
                 let pid = before.iter().find(|(known, _)| *known == instance).map(|(_, pid)| *pid);
-                Expect { instance, after: result.revision, not_pid: pid, deaths_before: 0 }
+                let service = params.stack.as_ref().and_then(|stack| stack.service(name.service().as_str()));
+                let restart = service.map(|service| service.restart.policy);
+                Expect { instance, after: result.revision, not_pid: pid, deaths_before: 0, restart }
             })
             .collect();
         if args.no_wait {

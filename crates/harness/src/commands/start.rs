@@ -131,7 +131,7 @@ async fn start(
         return Ok(Exit::OK);
     }
     let nothing_new = result.started.is_empty() && (!params.apply || result.stale.is_empty());
-    let wanted = expectations(&result, &replaced, params.apply);
+    let wanted = expectations(&result, &replaced, &params);
     let mut waiter = Waiter::new(context, daemon, begin).await?;
     let (end, verdicts) = waiter.ready(&wanted).await?;
     let exit = match end {
@@ -171,19 +171,21 @@ pub(super) async fn running_pids(daemon: &Daemon) -> Result<Vec<(String, u32)>, 
     Ok(pids.collect())
 }
 
-fn expectations(result: &StartResult, before: &[(String, u32)], apply: bool) -> Vec<Expect> {
-    let replaced = |name: &str| apply && result.stale.iter().any(|stale| stale.instance.to_string() == name);
+fn expectations(result: &StartResult, before: &[(String, u32)], params: &StartParams) -> Vec<Expect> {
+    let replaced = |name: &str| params.apply && result.stale.iter().any(|stale| stale.instance.to_string() == name);
     result
         .wanted
         .iter()
         .map(|name| {
             let fresh = result.started.contains(name);
+            let restart = params.stack.service(name.service().as_str()).map(|service| service.restart.policy);
             let name = name.to_string();
             let pid = before.iter().find(|(instance, _)| *instance == name).map(|(_, pid)| *pid);
             Expect {
                 after: if fresh || replaced(&name) { result.revision } else { 0 },
                 not_pid: pid.filter(|_| replaced(&name)),
                 deaths_before: 0,
+                restart,
                 instance: name,
             }
         })

@@ -145,7 +145,8 @@ fn agree(context: &Context, args: &Args, error: CallError) -> Result<bool, Comma
         .map(|names| names.iter().filter_map(|name| name.as_str()).collect())
         .unwrap_or_default();
     if !context.ui.can_ask {
-        return Err(error.into());
+        let needed = format!("{} is needed by {}; nothing was stopped", args.names.join(", "), dependents.join(", "));
+        return Err(CommandError::usage(needed).hint("`-y` stops these too, `--force` leaves them running"));
     }
     context.ui.say(format_args!("{} is needed by: {}", args.names.join(", "), dependents.join(", ")));
     let agreed = prompt::confirm("Stop these too?");

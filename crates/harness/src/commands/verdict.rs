@@ -1,6 +1,7 @@
 //! What has become of a start, from the registry's entries alone. Pure: no clock, no IO.
 
 use crate::exit::Exit;
+use orchestrator::model::RestartPolicy;
 use service_registry::model::{Entry, Execution, ReasonCode, State};
 use std::collections::{HashMap, HashSet};
 
@@ -18,6 +19,8 @@ pub(crate) struct Expect {
     pub(crate) not_pid: Option<u32>,
     /// Quick deaths that it had before.
     pub(crate) deaths_before: u32,
+    /// When it is started again by itself; `None` if that isn't known: then the first failure counts.
+    pub(crate) restart: Option<RestartPolicy>,
 }
 
 /// What has become of one instance.
@@ -92,16 +95,32 @@ fn one(expect: &Expect, entry: &Entry) -> Verdict {
     match (entry.status.state, code) {
         (State::Stopped | State::Running, Some(ReasonCode::Completed)) => Verdict::Completed,
         (State::Running, _) if entry.ready => Verdict::Ready,
-        (_, Some(ReasonCode::Backoff)) => {
-            let deaths = entry.deaths.saturating_sub(expect.deaths_before);
-            if deaths >= DEATHS { Verdict::Failed } else { Verdict::Pending }
-        }
+        (_, Some(ReasonCode::Backoff)) => after_deaths(expect, entry),
         (_, Some(ReasonCode::Blocked | ReasonCode::DependencyFailed | ReasonCode::Held)) => Verdict::Blocked,
+        // Between an end and the plan to try again there is a moment in which only the end is known.
+        (
+            State::Failed,
+            Some(
+                ReasonCode::Exited | ReasonCode::Signaled | ReasonCode::SpawnFailed | ReasonCode::KeeperKilled,
+            ),
+        ) if is_retried(expect, entry) => after_deaths(expect, entry),
         (State::Failed, _) => Verdict::Failed,
         (State::Starting | State::Running, Some(ReasonCode::Overdue | ReasonCode::TimedOut)) => Verdict::Overdue,
         (State::Stopped, Some(ReasonCode::Waiting)) => Verdict::Pending,
         (State::Stopped, _) => Verdict::Ended,
         _ => Verdict::Pending,
+    }
+}
+
+fn after_deaths(expect: &Expect, entry: &Entry) -> Verdict {
+    if entry.deaths.saturating_sub(expect.deaths_before) >= DEATHS { Verdict::Failed } else { Verdict::Pending }
+}
+
+fn is_retried(expect: &Expect, entry: &Entry) -> bool {
+    match expect.restart {
+        None | Some(RestartPolicy::No) => false,
+        Some(RestartPolicy::Always | RestartPolicy::UnlessStopped) => true,
+        Some(RestartPolicy::OnFailure) => !entry.status.exit.as_ref().is_some_and(|exit| exit.is_success()),
     }
 }
 
@@ -150,7 +169,7 @@ mod tests {
     }
 
     fn expect(service: &str) -> Expect {
-        Expect { instance: format!("{service}-1"), after: 5, not_pid: None, deaths_before: 0 }
+        Expect { instance: format!("{service}-1"), after: 5, not_pid: None, deaths_before: 0, restart: None }
     }
 
     fn check(facts: &[(Fact, &[&str])]) -> Vec<Verdict> {
@@ -216,6 +235,26 @@ mod tests {
             let entries = HashMap::from([("web-1".to_owned(), web)]);
             let expect = Expect { deaths_before: before, ..expect("web") };
             assert_eq!(judge(&[expect], &entries), [verdict], "{deaths} after {before}");
+        }
+    }
+
+    #[test]
+    fn an_end_is_no_failure_where_it_is_tried_again() {
+        use service_registry::model::Exit as Ended;
+        for (policy, code, deaths, verdict) in [
+            (None, 1, 1, Verdict::Failed),
+            (Some(RestartPolicy::No), 1, 1, Verdict::Failed),
+            (Some(RestartPolicy::OnFailure), 1, 1, Verdict::Pending),
+            (Some(RestartPolicy::OnFailure), 1, 3, Verdict::Failed),
+            (Some(RestartPolicy::OnFailure), 0, 1, Verdict::Failed),
+            (Some(RestartPolicy::Always), 0, 1, Verdict::Pending),
+        ] {
+            let mut web = entry(&Fact("web", State::Failed, Some(ReasonCode::Exited), false), &[]);
+            web.status.exit = Some(Ended::with_code(code));
+            web.deaths = deaths;
+            let entries = HashMap::from([("web-1".to_owned(), web)]);
+            let expect = Expect { restart: policy, ..expect("web") };
+            assert_eq!(judge(&[expect], &entries), [verdict], "{policy:?} {code} {deaths}");
         }
     }
 

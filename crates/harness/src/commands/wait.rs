@@ -93,11 +93,15 @@ impl<'a> Waiter<'a> {
         let signals = Signals::new([Signal::Int])
             .map_err(|error| CommandError::io("can't listen for Ctrl-C", &error))?;
         let live = context.ui.stderr_terminal && !context.ui.quiet;
+        let mut changes = daemon.watch().await?;
+        // The snapshot: before it, everything would look as if it were gone.
+        let mut board = Board::default();
+        board.take(changes.next().await?);
         Ok(Self {
             ui: &context.ui,
-            changes: daemon.watch().await?,
+            changes,
             signals,
-            board: Board::default(),
+            board,
             begin,
             deadline: context.global.timeout.and_then(|timeout| begin.checked_add(timeout)),
             painter: live.then(|| Painter::new(Screen::Stderr)),

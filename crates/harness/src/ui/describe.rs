@@ -64,10 +64,17 @@ pub(crate) fn reason(entry: &Entry) -> String {
             parts.push(reason.message.clone());
         }
     }
-    if let Some(exit) = entry.status.exit.as_ref().filter(|exit| ended && !exit.is_success()) {
-        let exit = exit.to_string();
-        if !parts.iter().any(|part| part.contains(&exit)) {
-            parts.push(exit);
+    // How it ended before is old news while it waits, and no news after it was asked to stop.
+    let code = entry.status.reason.as_ref().map(|reason| reason.code);
+    let stale = matches!(
+        code,
+        Some(ReasonCode::Waiting | ReasonCode::Blocked | ReasonCode::Held | ReasonCode::StopRequested)
+    );
+    if let Some(exit) = entry.status.exit.as_ref().filter(|exit| ended && !stale && !exit.is_success()) {
+        let told = exit.to_string();
+        let code = exit.code.map_or_else(|| told.clone(), |code| format!("code {code}"));
+        if !parts.iter().any(|part| part.contains(&told) || part.contains(&code)) {
+            parts.push(told);
         }
     }
     if !entry.stale.is_empty() {
@@ -147,8 +154,8 @@ mod tests {
         let mut failed = entry(State::Failed, Some(ReasonCode::GaveUp));
         failed.status.exit = Some(Exit::with_code(3));
         assert_eq!(reason(&failed), "because; exit code 3");
-        failed.status.reason = Some(Reason::new(ReasonCode::Exited, "exit code 3"));
-        assert_eq!(reason(&failed), "exit code 3");
+        failed.status.reason = Some(Reason::new(ReasonCode::Exited, "exited with code 3"));
+        assert_eq!(reason(&failed), "exited with code 3");
         assert_eq!(reason(&entry(State::Stopped, Some(ReasonCode::StopRequested))), "");
     }
 

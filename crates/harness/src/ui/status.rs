@@ -167,6 +167,6 @@ mod tests {
         let rows = rows();
         let document =
             Document { schema: 1, project: "shop", daemon: None, instances: &rows[..1], not_started: vec![] };
-        insta::assert_snapshot!(serde_json::to_string(&document).unwrap(), @r#"{"schema":1,"project":"shop","daemon":null,"instances":[{"instance":"db-1","service":"db","role":"service","state":"running","summary":"running","ready":true,"reason":null,"health":{"status":"healthy","since":"1970-01-01T00:00:00Z"},"pid":4242,"since":"1970-01-01T00:00:00Z","uptime_seconds":200,"restarts":0,"endpoints":[{"name":null,"address":"127.0.0.1","port":5432,"protocol":"tcp","scope":"host"}],"exit":null,"stale":[],"location":"local"}],"not_started":[]}"#);
+        insta::assert_snapshot!(serde_json::to_string(&document).unwrap(), @r#"{"schema":1,"project":"shop","daemon":null,"instances":[{"instance":"db-1","service":"db","role":"service","state":"running","summary":"running","ready":true,"reason":null,"health":{"status":"healthy","since":"1970-01-01T00:00:00Z"},"pid":4242,"since":"1970-01-01T00:00:00Z","uptime_seconds":200,"restarts":0,"endpoints":[{"address":"127.0.0.1","port":5432,"protocol":"tcp","scope":"host"}],"exit":null,"stale":[],"location":"local"}],"not_started":[]}"#);
     }
 }
