@@ -136,8 +136,8 @@ pub(crate) fn settled(verdicts: &[Verdict]) -> bool {
 /// The exit code for what was seen: 5 if time-outs are the only failures, else 3.
 pub(crate) fn exit(verdicts: &[Verdict], timed_out: bool) -> Exit {
     let failed = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Failed | Verdict::Ended));
-    let late = verdicts.iter().any(|verdict| *verdict == Verdict::Overdue);
-    let blocked = verdicts.iter().any(|verdict| *verdict == Verdict::Blocked);
+    let late = verdicts.contains(&Verdict::Overdue);
+    let blocked = verdicts.contains(&Verdict::Blocked);
     if failed {
         Exit::SERVICE_FAILED
     } else if late || timed_out {

@@ -34,7 +34,7 @@ tasks:
     let pid = project.pid("web-1");
     project.ok(&["stop"]);
     assert!(!alive(pid));
-    assert_eq!(project.processes(), []);
+    assert!(project.processes().is_empty());
 }
 
 #[test]

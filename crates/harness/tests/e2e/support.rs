@@ -135,11 +135,6 @@ impl Project {
             .collect()
     }
 
-    /// Asks until `condition` holds.
-    #[track_caller]
-    pub(crate) fn until(&self, what: &str, condition: impl FnMut() -> bool) {
-        until(what, condition);
-    }
 }
 
 impl Drop for Project {
