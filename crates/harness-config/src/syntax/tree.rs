@@ -1,5 +1,6 @@
 //! YAML as a tree in which every key and value knows where it stands.
 
+use super::reader::shown;
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, options};
@@ -99,13 +100,16 @@ pub(crate) fn parse(text: &str, source: u32, diagnostics: &mut Vec<Diagnostic>) 
     builder.root
 }
 
+/// From so many keys on they are looked up in a table; below, looking through them is faster.
+const MANY: usize = 32;
+
 /// A collection that has begun and not ended.
 struct Open {
     node: Node,
     anchor: usize,
     /// The key whose value comes next.
     key: Option<(String, Span)>,
-    /// The keys that were seen, and where; only in maps.
+    /// The keys of a map that has [`MANY`] of them, and where they stand.
     seen: HashMap<String, Span>,
     /// Values of `<<`.
     merges: Vec<Node>,
@@ -119,6 +123,28 @@ struct Builder {
     documents: usize,
     root: Option<Node>,
     diagnostics: Vec<Diagnostic>,
+}
+
+impl Open {
+    /// Where the map has this key already.
+    fn find(&self, key: &str) -> Option<Span> {
+        match &self.node.kind {
+            Kind::Map(entries) if entries.len() < MANY => {
+                entries.iter().find(|entry| entry.key == key).map(|entry| entry.span)
+            }
+            _ => self.seen.get(key).copied(),
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        let Kind::Map(entries) = &mut self.node.kind else { return };
+        entries.push(entry);
+        if entries.len() == MANY {
+            self.seen = entries.iter().map(|entry| (entry.key.clone(), entry.span)).collect();
+        } else if let Some(entry) = entries.last().filter(|_| entries.len() > MANY) {
+            self.seen.insert(entry.key.clone(), entry.span);
+        }
+    }
 }
 
 type Step = Result<(), Box<Diagnostic>>;
@@ -236,11 +262,8 @@ impl Builder {
                 let copied = self.copied + entries.iter().map(|entry| entry.value.size()).sum::<usize>();
                 self.count(copied, map.span)?;
                 for entry in entries {
-                    if let Kind::Map(own) = &mut open.node.kind
-                        && !open.seen.contains_key(&entry.key)
-                    {
-                        open.seen.insert(entry.key.clone(), entry.span);
-                        own.push(entry);
+                    if open.find(&entry.key).is_none() {
+                        open.push(entry);
                     }
                 }
             }
@@ -261,35 +284,29 @@ impl Builder {
             self.root = Some(node);
             return Ok(());
         };
-        match &mut open.node.kind {
-            Kind::List(items) => items.push(node),
-            Kind::Map(entries) => match open.key.take() {
-                None => {
-                    let Kind::Scalar { text, .. } = node.kind else {
-                        return Err(Box::new(
-                            Diagnostic::error("syntax", node.span, "a list or map can't be a key")
-                                .label("expected a text as key"),
-                        ));
-                    };
-                    open.key = Some((text, node.span));
-                }
-                Some((key, span)) if key == "<<" => {
-                    open.seen.insert(key, span);
-                    open.merges.push(node);
-                }
-                Some((key, span)) => match open.seen.get(&key) {
-                    Some(first) => self.diagnostics.push(
-                        Diagnostic::error("duplicate-key", span, format!("`{key}` is here twice"))
-                            .label("the second")
-                            .related(*first, "the first"),
-                    ),
-                    None => {
-                        open.seen.insert(key.clone(), span);
-                        entries.push(Entry { key, span, value: node });
-                    }
-                },
+        if let Kind::List(items) = &mut open.node.kind {
+            items.push(node);
+            return Ok(());
+        }
+        match open.key.take() {
+            None => {
+                let Kind::Scalar { text, .. } = node.kind else {
+                    return Err(Box::new(
+                        Diagnostic::error("syntax", node.span, "a list or map can't be a key")
+                            .label("expected a text as key"),
+                    ));
+                };
+                open.key = Some((text, node.span));
+            }
+            Some((key, _)) if key == "<<" => open.merges.push(node),
+            Some((key, span)) => match open.find(&key) {
+                Some(first) => self.diagnostics.push(
+                    Diagnostic::error("duplicate-key", span, format!("`{}` is here twice", shown(&key)))
+                        .label("the second")
+                        .related(first, "the first"),
+                ),
+                None => open.push(Entry { key, span, value: node }),
             },
-            Kind::Scalar { .. } => {}
         }
         Ok(())
     }
