@@ -160,7 +160,7 @@ pub enum KeeperError {
 /// The connection to the zygote, and the child to wait for if we made it.
 struct Link {
     stream: Async<UnixStream>,
-    child: Option<Child>,
+    child: Mutex<Option<Child>>,
 }
 
 #[derive(Default)]
@@ -168,6 +168,8 @@ struct LinkState {
     link: Option<Arc<Link>>,
     /// Connections that broke, not yet reported.
     lost: usize,
+    /// Zygotes of ours that have ended, or are about to; one that lives on belongs to init when we end.
+    ended: Vec<Child>,
 }
 
 struct Shared {
@@ -362,6 +364,8 @@ impl Keepers {
         if state.link.as_ref().is_some_and(|link| Arc::ptr_eq(link, broken)) {
             state.link = None;
             state.lost += 1;
+            let child = broken.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+            state.ended.extend(child);
             drop(state);
             let _ = self.0.changed.0.try_send(());
         }
@@ -372,12 +376,14 @@ impl Keepers {
         if let Some(link) = &self.link().link {
             return Ok(link.clone());
         }
+        // The connection ends a moment before the process does, so its status is taken later.
+        self.link().ended.retain_mut(|zygote| matches!(zygote.try_wait(), Ok(None)));
         let (stream, child) = match self.connect() {
             Some(stream) => (stream, None),
             None => self.spawn()?,
         };
         let stream = Async::new_nonblocking(UnixStream::from(stream)).map_err(KeeperError::Zygote)?;
-        let link = Arc::new(Link { stream, child });
+        let link = Arc::new(Link { stream, child: Mutex::new(child) });
         self.link().link = Some(link.clone());
         let _ = self.0.changed.0.try_send(());
         Ok(link)
@@ -498,15 +504,6 @@ impl Keepers {
                 Err(KeeperError::KeeperBusy { instance: instance() })
             }
             Err(error) => Err(KeeperError::Control { instance: instance(), source: error.into() }),
-        }
-    }
-}
-
-impl Drop for Link {
-    /// Takes the status of a zygote of ours that has ended; one that lives on belongs to init when we end.
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.try_wait();
         }
     }
 }
