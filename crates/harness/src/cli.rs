@@ -66,7 +66,14 @@ pub(crate) struct Global {
     #[arg(long, global = true, conflicts_with = "color")]
     pub(crate) no_color: bool,
     /// Talk to the daemon of another machine (not there yet)
-    #[arg(short = 'H', long, global = true, value_name = "HOST", env = "HARNESS_HOST", hide_env_values = true)]
+    #[arg(
+        short = 'H',
+        long,
+        global = true,
+        value_name = "HOST",
+        env = "HARNESS_HOST",
+        hide_env_values = true
+    )]
     pub(crate) host: Option<String>,
 }
 

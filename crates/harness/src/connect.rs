@@ -222,7 +222,8 @@ pub(crate) async fn existing(
     loop {
         match connect(executor, project).await {
             Err(ConnectError::Silent {
-                source: ClientError::Handshake { .. } | ClientError::Closed { .. }, ..
+                source: ClientError::Handshake { .. } | ClientError::Closed { .. },
+                ..
             }) if Instant::now() < end => {
                 Timer::after(Duration::from_millis(10)).await;
             }
@@ -235,8 +236,10 @@ async fn connect(
     executor: &LocalExecutor<'static>,
     project: &Project,
 ) -> Result<Option<Daemon>, ConnectError> {
-    let options =
-        ClientOptions { name: concat!("harness ", env!("CARGO_PKG_VERSION")).to_owned(), ..ClientOptions::default() };
+    let options = ClientOptions {
+        name: concat!("harness ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ..ClientOptions::default()
+    };
     match Client::connect_unix(&project.state_dir.join(SOCKET), &options).await {
         Ok((client, driver)) => {
             executor.spawn(driver).detach();
@@ -266,7 +269,9 @@ pub(crate) async fn or_start(
     {
         Word::Ready | Word::Nothing => {}
         Word::Refused(reason) => return Err(ConnectError::Refused { reason }),
-        Word::Late => return Err(ConnectError::NotReady { state_dir: project.state_dir.clone(), after: READY }),
+        Word::Late => {
+            return Err(ConnectError::NotReady { state_dir: project.state_dir.clone(), after: READY });
+        }
     }
     let mut pause = Duration::from_millis(1);
     loop {

@@ -132,12 +132,8 @@ impl From<ProjectError> for CommandError {
             ProjectError::Discover(DiscoverError::NotFound { .. }) => {
                 plain.hint("`harness init` writes a starter file, `--config FILE` names another one")
             }
-            ProjectError::State { path, .. } => {
-                Self { exit: Exit::GENERAL, ..plain }.hint(format!(
-                    "make {} writable, or set XDG_STATE_HOME to a folder that is",
-                    path.display()
-                ))
-            }
+            ProjectError::State { path, .. } => Self { exit: Exit::GENERAL, ..plain }
+                .hint(format!("make {} writable, or set XDG_STATE_HOME to a folder that is", path.display())),
             ProjectError::Foreign { .. } => Self { exit: Exit::GENERAL, ..plain }
                 .hint("run harness as that user, or set XDG_STATE_HOME to a folder of your own"),
             ProjectError::NoStateHome => plain.hint("set HOME or XDG_STATE_HOME"),

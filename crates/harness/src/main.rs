@@ -37,25 +37,28 @@ fn run(cli: cli::Cli) -> exit::Exit {
     let color = if global.no_color { Color::Never } else { global.color };
     let ui = Ui::new(global.output, color, global.quiet, global.verbose);
     let format = global.output;
-    prepare(&global)
-        .and_then(|()| commands::run(&commands::Context { global, ui }, command))
-        .unwrap_or_else(|error| {
+    prepare(&global).and_then(|()| commands::run(&commands::Context { global, ui }, command)).unwrap_or_else(
+        |error| {
             error.show(format);
             error.exit
-        })
+        },
+    )
 }
 
 /// What comes before any command.
 fn prepare(global: &cli::Global) -> Result<(), CommandError> {
     if let Some(host) = global.host.as_ref().filter(|host| !host.is_empty()) {
-        return Err(CommandError::usage("reaching the daemon of another machine (-H, HARNESS_HOST) isn't there yet")
-            .hint(format!("run it over there: `ssh {host} harness status`")));
+        return Err(CommandError::usage(
+            "reaching the daemon of another machine (-H, HARNESS_HOST) isn't there yet",
+        )
+        .hint(format!("run it over there: `ssh {host} harness status`")));
     }
     if let Some(folder) = &global.working_dir {
         #[expect(clippy::disallowed_methods, reason = "before any thread, once, because it was asked for")]
         let entered = std::env::set_current_dir(folder);
         entered.map_err(|error| {
-            CommandError::io(format!("can't enter the folder {}", folder.display()), &error).exit(exit::Exit::USAGE)
+            CommandError::io(format!("can't enter the folder {}", folder.display()), &error)
+                .exit(exit::Exit::USAGE)
         })?;
     }
     trace(global)
@@ -71,7 +74,8 @@ fn trace(global: &cli::Global) -> Result<(), CommandError> {
         (None, _) => "trace".to_owned(),
     };
     let filter = tracing_subscriber::EnvFilter::try_new(&level).map_err(|error| {
-        CommandError::usage(format!("HARNESS_LOG_LEVEL: {error}")).hint("expected error, warn, info, debug or trace")
+        CommandError::usage(format!("HARNESS_LOG_LEVEL: {error}"))
+            .hint("expected error, warn, info, debug or trace")
     })?;
     // A second subscriber can't come about: this is called once.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
@@ -81,11 +85,12 @@ fn trace(global: &cli::Global) -> Result<(), CommandError> {
 /// Whether errors of the parser itself are wanted as JSON.
 fn wants_json(arguments: &[std::ffi::OsString]) -> bool {
     let mut previous = "";
-    arguments.iter().filter_map(|argument| argument.to_str()).take_while(|argument| *argument != "--").any(|argument| {
-        let json = matches!(argument, "-ojson" | "-o=json" | "--output=json")
-            || (argument == "json" && matches!(previous, "-o" | "--output"));
-        previous = argument;
-        json
-    })
+    arguments.iter().filter_map(|argument| argument.to_str()).take_while(|argument| *argument != "--").any(
+        |argument| {
+            let json = matches!(argument, "-ojson" | "-o=json" | "--output=json")
+                || (argument == "json" && matches!(previous, "-o" | "--output"));
+            previous = argument;
+            json
+        },
+    )
 }
-

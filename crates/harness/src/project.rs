@@ -190,7 +190,8 @@ fn project_name(config: &Path) -> String {
     if let Ok(file) = fs::File::open(config) {
         let _ = file.take(64 * 1024).read_to_end(&mut text);
     }
-    let folder = || project_folder(config).and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
+    let folder =
+        || project_folder(config).and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
     sanitise(&name_in(&String::from_utf8_lossy(&text)).or_else(folder).unwrap_or_default())
 }
 

@@ -143,7 +143,8 @@ fn ports(name: &str, value: &Value, notes: &mut Vec<String>) -> Value {
         Value::Object(fields) => {
             let target = fields.get("target")?;
             let published = fields.get("published").cloned().unwrap_or_else(|| target.clone());
-            let published = published.as_str().and_then(|text| text.parse::<u16>().ok()).map_or(published, |n| json!(n));
+            let published =
+                published.as_str().and_then(|text| text.parse::<u16>().ok()).map_or(published, |n| json!(n));
             Some(json!({ "port": published, "target": target }))
         }
         _ => None,
@@ -264,8 +265,10 @@ mod tests {
 
     #[test]
     fn a_procfile_becomes_a_valid_file() {
-        let (text, notes) =
-            from_procfile("# comment\nweb: bundle exec rails s -p ${PORT:-3000}\nWorker: ./work\nrelease: ./migrate\n").unwrap();
+        let (text, notes) = from_procfile(
+            "# comment\nweb: bundle exec rails s -p ${PORT:-3000}\nWorker: ./work\nrelease: ./migrate\n",
+        )
+        .unwrap();
         let stack = load(&text);
         let mut names: Vec<&str> = stack.services.keys().map(|name| name.as_str()).collect();
         names.sort_unstable();

@@ -86,7 +86,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
 
 fn show(context: &Context, names: &[String], show_values: bool) -> Result<Exit, CommandError> {
     let project = context.project()?;
-    let mut stack = load::load(context, &project, false)?.stack;
+    let mut stack = load::look(context, &project)?.stack;
     load::check_names(&stack, names)?;
     if !names.is_empty() {
         let wanted: HashSet<ServiceName> =
@@ -95,8 +95,9 @@ fn show(context: &Context, names: &[String], show_values: bool) -> Result<Exit, 
     }
     let document = shown::stack(&stack, show_values);
     if context.ui.is_table() {
-        let text = serde_saphyr::to_string(&document)
-            .map_err(|error| CommandError::new(Exit::GENERAL, format!("can't write this as YAML: {error}")))?;
+        let text = serde_saphyr::to_string(&document).map_err(|error| {
+            CommandError::new(Exit::GENERAL, format!("can't write this as YAML: {error}"))
+        })?;
         context.ui.out(text.trim_end())?;
     } else {
         context.ui.document(&document)?;
@@ -114,9 +115,11 @@ fn env(context: &Context, name: &str, show_values: bool) -> Result<Exit, Command
     let pairs: Vec<(String, String)> = match running {
         Some(place) => place.env,
         None => {
-            let stack = load::load(context, &project, false)?.stack;
+            let stack = load::look(context, &project)?.stack;
             load::check_names(&stack, &[name.to_owned()])?;
-            context.ui.say("It isn't running: this is what the file declares, without the caller's environment.");
+            context
+                .ui
+                .say("It isn't running: this is what the file declares, without the caller's environment.");
             let service = plan::service_of(&stack, name).and_then(|name| stack.services.get(&name));
             let env = service.into_iter().flat_map(|service| &service.env);
             env.map(|(name, value)| (name.clone(), value.display(show_values))).collect()
@@ -140,7 +143,7 @@ fn env(context: &Context, name: &str, show_values: bool) -> Result<Exit, Command
 
 fn deps(context: &Context, names: &[String], form: Form) -> Result<Exit, CommandError> {
     let project = context.project()?;
-    let stack = load::load(context, &project, false)?.stack;
+    let stack = load::look(context, &project)?.stack;
     load::check_names(&stack, names)?;
     let chosen: HashSet<ServiceName> = plan::selected(&stack, names).into_iter().collect();
     if !context.ui.is_table() {
@@ -194,7 +197,8 @@ fn branch(
 ) {
     let word = condition.map(|c| style::paint(style::DIM, format_args!("  {}", shown::condition(c))));
     let fresh = seen.insert(name.clone());
-    let needs: Vec<_> = stack.services.get(name).into_iter().flat_map(|service| &service.dependencies).collect();
+    let needs: Vec<_> =
+        stack.services.get(name).into_iter().flat_map(|service| &service.dependencies).collect();
     let again = if fresh || needs.is_empty() { "" } else { "  (see above)" };
     lines.push(format!("{head}{name}{}{again}", word.unwrap_or_default()));
     if !fresh {

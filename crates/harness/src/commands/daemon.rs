@@ -72,8 +72,9 @@ fn foreground(context: &Context, run: Run) -> Result<Exit, CommandError> {
     };
     match crate::daemon::run(&state_dir, run.background) {
         Ok(()) => Ok(Exit::OK),
-        Err(error) => Err(CommandError::from_error(Exit::GENERAL, &error)
-            .hint("`harness daemon status` shows the one that runs, `harness daemon stop` ends it; services go on")),
+        Err(error) => Err(CommandError::from_error(Exit::GENERAL, &error).hint(
+            "`harness daemon status` shows the one that runs, `harness daemon stop` ends it; services go on",
+        )),
     }
 }
 
@@ -91,7 +92,9 @@ fn status(context: &Context) -> Result<Exit, CommandError> {
         let live = offline::live_instances(&project)?;
         context.ui.say(match live.len() {
             0 => "No daemon runs, and no service.".to_owned(),
-            n => format!("No daemon runs; {n} services go on without it. The next command that needs it starts it."),
+            n => format!(
+                "No daemon runs; {n} services go on without it. The next command that needs it starts it."
+            ),
         });
         return Ok(Exit::OK);
     };
@@ -124,12 +127,17 @@ fn stop(context: &Context) -> Result<Exit, CommandError> {
             Err(error) => return Err(error.into()),
         }
         if !waiter.closed(END).await {
-            return Err(CommandError::new(Exit::TIMED_OUT, format!("the daemon (pid {}) has not ended", info.pid))
-                .hint(format!("`kill -9 {}` ends it; services go on", info.pid)));
+            return Err(CommandError::new(
+                Exit::TIMED_OUT,
+                format!("the daemon (pid {}) has not ended", info.pid),
+            )
+            .hint(format!("`kill -9 {}` ends it; services go on", info.pid)));
         }
         context.ui.say(match info.running {
             0 => "The daemon has ended.".to_owned(),
-            n => format!("The daemon has ended; {n} services go on. The next command that needs it starts it."),
+            n => {
+                format!("The daemon has ended; {n} services go on. The next command that needs it starts it.")
+            }
         });
         Ok(Exit::OK)
     })

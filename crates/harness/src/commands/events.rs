@@ -6,8 +6,8 @@ use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::ui::describe::{self, look};
 use crate::ui::logs::millis;
-use crate::ui::{Format, WriteError, style};
 use crate::ui::time::parse_moment;
+use crate::ui::{Format, WriteError, style};
 use jiff::Timestamp;
 use serde::Serialize;
 use service_registry::registry::{Event, EventKind};
@@ -83,7 +83,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
                     }
                 }
                 Change::Snapshot(_) => {
-                    context.ui.warn("some events were missed: the connection was lost, or they came too fast");
+                    context
+                        .ui
+                        .warn("some events were missed: the connection was lost, or they came too fast");
                 }
             }
         }

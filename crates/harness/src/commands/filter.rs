@@ -58,10 +58,9 @@ impl Filter {
             Self::State(state) => subject.states.contains(&state.as_str()),
             Self::Health(health) => subject.health == health,
             Self::Type(kind) => subject.kind == kind,
-            Self::Label(key, value) => subject
-                .labels
-                .iter()
-                .any(|(k, v)| k == key && value.as_ref().is_none_or(|value| value == v)),
+            Self::Label(key, value) => {
+                subject.labels.iter().any(|(k, v)| k == key && value.as_ref().is_none_or(|value| value == v))
+            }
             Self::Name(glob) => {
                 glob.is_match(subject.service) || subject.instance.is_some_and(|name| glob.is_match(name))
             }

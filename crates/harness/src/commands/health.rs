@@ -58,8 +58,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         let result: StatusResult = daemon.call(api::STACK_HEALTH, &params).await?;
         Ok(result.instances)
     })?;
-    let unhealthy =
-        entries.iter().any(|entry| entry.health.as_ref().is_some_and(|h| h.status == HealthStatus::Unhealthy));
+    let unhealthy = entries
+        .iter()
+        .any(|entry| entry.health.as_ref().is_some_and(|h| h.status == HealthStatus::Unhealthy));
     if context.ui.is_table() {
         context.ui.out(table(&entries, Timestamp::now()).lines(context.ui.stdout_width()).join("\n"))?;
     } else {
@@ -93,7 +94,10 @@ fn table(entries: &[Entry], now: Timestamp) -> Table {
         table.row(vec![
             labels.of(&entry.service, &entry.instance).to_owned(),
             describe::look(entry).painted(),
-            style::paint(colour, format_args!("{symbol}{}", if health.is_empty() { "no check" } else { health })),
+            style::paint(
+                colour,
+                format_args!("{symbol}{}", if health.is_empty() { "no check" } else { health }),
+            ),
             ago.map(|ago| format!("{} ago", age(ago))).unwrap_or_default(),
             last.map(|last| short(Duration::from_millis(last.duration_ms))).unwrap_or_default(),
             last.map(|last| last.message.replace(['\n', '\r', '\u{1b}'], " ")).unwrap_or_default(),

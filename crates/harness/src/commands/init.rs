@@ -85,7 +85,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
 }
 
 fn exists(file: &Path) -> CommandError {
-    CommandError::usage(format!("{} exists already", file.display())).hint("`harness init --force` overwrites it")
+    CommandError::usage(format!("{} exists already", file.display()))
+        .hint("`harness init --force` overwrites it")
 }
 
 fn ask(context: &Context) -> Template {
@@ -108,7 +109,11 @@ fn with_name(context: &Context, template: Template, file: &Path, may_ask: bool) 
         Template::Web => WEB,
     };
     let name = project_name(file);
-    let name = if may_ask && context.ui.can_ask { crate::project::sanitise(&prompt::text("Name of the project?", &name)) } else { name };
+    let name = if may_ask && context.ui.can_ask {
+        crate::project::sanitise(&prompt::text("Name of the project?", &name))
+    } else {
+        name
+    };
     // Quoted, because a name such as `1` or `no` would be something else. JSON strings are YAML strings.
     let quoted = serde_json::to_string(&name).unwrap_or_else(|_| "\"project\"".into());
     text.replacen("NAME", &quoted, 1)
@@ -149,7 +154,11 @@ fn write(file: &Path, text: &str, force: bool) -> Result<(), CommandError> {
     }
     let mut options = OpenOptions::new();
     options.write(true);
-    if force { options.create(true).truncate(true) } else { options.create_new(true) };
+    if force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
     options.open(file).and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)
 }
 

@@ -55,7 +55,7 @@ struct State {
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let project = context.project()?;
-    let stack = load::load(context, &project, false)?.stack;
+    let stack = load::look(context, &project)?.stack;
     let entries = connect::block_on(async |executor| {
         let daemon = connect::existing(executor, &project).await?;
         Ok(status::facts(context, &project, daemon.as_ref(), &[]).await?.entries)

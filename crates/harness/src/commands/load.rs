@@ -25,6 +25,20 @@ pub(super) fn read(context: &Context, project: &Project, strict: bool) -> harnes
 
 /// The stack of the file. Its problems are shown; with an error among them the command ends with code 2.
 pub(super) fn load(context: &Context, project: &Project, strict: bool) -> Result<Loaded, CommandError> {
+    checked(context, project, strict, !context.ui.quiet)
+}
+
+/// The same for commands that only look: warnings are `validate`'s business.
+pub(super) fn look(context: &Context, project: &Project) -> Result<Loaded, CommandError> {
+    checked(context, project, false, context.ui.verbose > 0)
+}
+
+fn checked(
+    context: &Context,
+    project: &Project,
+    strict: bool,
+    warnings: bool,
+) -> Result<Loaded, CommandError> {
     if project.deleted {
         return Err(CommandError::usage(format!("{} was deleted", project.config.display()))
             .hint("`harness stop` stops what still runs of it"));
@@ -34,7 +48,7 @@ pub(super) fn load(context: &Context, project: &Project, strict: bool) -> Result
     if failed && context.ui.format != Format::Table {
         let document = to_json(&loaded.diagnostics, &loaded.sources);
         ui::complain(serde_json::to_string_pretty(&document).unwrap_or_default());
-    } else if failed || !context.ui.quiet {
+    } else if failed || warnings {
         let text = render(&loaded.diagnostics, &loaded.sources, true);
         if !text.is_empty() {
             ui::complain(text.trim_end());

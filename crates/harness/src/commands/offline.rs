@@ -73,7 +73,9 @@ fn entry(run: &FoundRun) -> Entry {
         (RunState::Exited { exit, ended_at, .. }, _) => {
             entry.status.since = *ended_at;
             let exit = ended(exit);
-            let state = if exit.is_success() { State::Stopped } else { State::Failed };
+            // Nobody but a daemon knows whether it was asked to stop; these signals are how one is asked.
+            let asked = matches!(exit.signal, Some(2 | 9 | 15));
+            let state = if exit.is_success() || asked { State::Stopped } else { State::Failed };
             let reason = Reason::new(ReasonCode::Exited, exit.to_string());
             entry.status.exit = Some(exit);
             (state, Some(reason))

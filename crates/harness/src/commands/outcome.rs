@@ -135,7 +135,9 @@ pub(super) fn counts(verdicts: &[Verdict], time: Duration) -> String {
 pub(super) fn advise(context: &Context, wanted: &[Expect], verdicts: &[Verdict]) {
     let find = |wanted_verdicts: &[Verdict]| {
         let mut pairs = wanted.iter().zip(verdicts);
-        pairs.find(|(_, verdict)| wanted_verdicts.contains(verdict)).map(|(expect, _)| expect.instance.clone())
+        pairs
+            .find(|(_, verdict)| wanted_verdicts.contains(verdict))
+            .map(|(expect, _)| expect.instance.clone())
     };
     let labels = Labels::new(wanted.iter().map(|expect| service_of(&expect.instance)));
     let called = |instance: &str| labels.of(service_of(instance), instance).to_owned();
@@ -167,10 +169,7 @@ pub(super) fn goes_on(context: &Context) {
     context.ui.say("What was started goes on.");
     next_steps(
         &context.ui,
-        &[
-            ("harness status".into(), "see how it goes"),
-            ("harness stop".into(), "stop everything"),
-        ],
+        &[("harness status".into(), "see how it goes"), ("harness stop".into(), "stop everything")],
     );
 }
 

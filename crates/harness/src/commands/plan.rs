@@ -27,7 +27,8 @@ pub(super) fn show(context: &Context, rounds: &[Round]) -> Result<(), WriteError
 }
 
 fn text(rounds: &[Round]) -> String {
-    let width = rounds.iter().flat_map(|round| &round.steps).map(|step| step.instance.to_string().len()).max();
+    let width =
+        rounds.iter().flat_map(|round| &round.steps).map(|step| step.instance.to_string().len()).max();
     let width = width.unwrap_or(0);
     let mut text = String::new();
     for (number, round) in rounds.iter().enumerate() {

@@ -49,8 +49,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         let daemon = match running {
             Some(daemon) => daemon,
             None if offline::live_instances(&project)?.is_empty() => {
-                return Err(CommandError::new(Exit::GENERAL, "nothing is running, so there is nothing to restart")
-                    .hint("`harness start` starts it"));
+                return Err(CommandError::new(
+                    Exit::GENERAL,
+                    "nothing is running, so there is nothing to restart",
+                )
+                .hint("`harness start` starts it"));
             }
             None => connect::or_start(executor, &project).await?,
         };

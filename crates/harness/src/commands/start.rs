@@ -172,7 +172,8 @@ pub(super) async fn running_pids(daemon: &Daemon) -> Result<Vec<(String, u32)>, 
 }
 
 fn expectations(result: &StartResult, before: &[(String, u32)], params: &StartParams) -> Vec<Expect> {
-    let replaced = |name: &str| params.apply && result.stale.iter().any(|stale| stale.instance.to_string() == name);
+    let replaced =
+        |name: &str| params.apply && result.stale.iter().any(|stale| stale.instance.to_string() == name);
     result
         .wanted
         .iter()

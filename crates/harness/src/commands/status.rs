@@ -47,8 +47,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         let daemon = connect::existing(executor, &project).await?;
         if args.watch {
             let Some(daemon) = daemon else {
-                return Err(CommandError::new(Exit::UNREACHABLE, "no daemon runs, so there is nothing to watch")
-                    .hint("`harness start` starts the services, `harness status` shows what is left of them"));
+                return Err(CommandError::new(
+                    Exit::UNREACHABLE,
+                    "no daemon runs, so there is nothing to watch",
+                )
+                .hint("`harness start` starts the services, `harness status` shows what is left of them"));
             };
             return watch(context, &daemon, args).await;
         }
@@ -215,8 +218,7 @@ pub(super) fn select(entries: Vec<Entry>, names: &[String]) -> Result<Vec<Entry>
             return Err(CommandError::unknown_name(name, &known));
         }
     }
-    let chosen = |entry: &Entry| {
-        names.is_empty() || names.contains(&entry.service) || names.contains(&entry.instance)
-    };
+    let chosen =
+        |entry: &Entry| names.is_empty() || names.contains(&entry.service) || names.contains(&entry.instance);
     Ok(entries.into_iter().filter(chosen).collect())
 }

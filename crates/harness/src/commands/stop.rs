@@ -51,7 +51,13 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
             None if !offline::live_instances(&project)?.is_empty() && !args.dry_run => {
                 connect::or_start(executor, &project).await?
             }
-            None => return nothing(context, args, &offline::live_instances(&project)?.into_iter().collect::<Vec<_>>()),
+            None => {
+                return nothing(
+                    context,
+                    args,
+                    &offline::live_instances(&project)?.into_iter().collect::<Vec<_>>(),
+                );
+            }
         };
         stop(context, &project, &daemon, args, begin).await
     })
@@ -108,8 +114,11 @@ async fn stop(
     match waiter.stopped(&names).await? {
         End::Settled => {}
         End::TimedOut => {
-            return Err(CommandError::new(Exit::TIMED_OUT, "not everything has stopped in time; it goes on stopping")
-                .hint("`harness status` shows what is left, `harness stop --force` kills it"));
+            return Err(CommandError::new(
+                Exit::TIMED_OUT,
+                "not everything has stopped in time; it goes on stopping",
+            )
+            .hint("`harness status` shows what is left, `harness stop --force` kills it"));
         }
         End::Interrupted => {
             context.ui.say("Stopping goes on. `harness stop --force` kills what is left.");
@@ -120,7 +129,11 @@ async fn stop(
         end_daemon(daemon, &mut waiter, project).await?;
     }
     if !context.ui.is_table() {
-        context.ui.document(&Document { schema: 1, stopped: &names, seconds: begin.elapsed().as_secs_f64() })?;
+        context.ui.document(&Document {
+            schema: 1,
+            stopped: &names,
+            seconds: begin.elapsed().as_secs_f64(),
+        })?;
     } else if names.is_empty() {
         context.ui.say("Nothing is running.");
     } else {
@@ -145,7 +158,8 @@ fn agree(context: &Context, args: &Args, error: CallError) -> Result<bool, Comma
         .map(|names| names.iter().filter_map(|name| name.as_str()).collect())
         .unwrap_or_default();
     if !context.ui.can_ask {
-        let needed = format!("{} is needed by {}; nothing was stopped", args.names.join(", "), dependents.join(", "));
+        let needed =
+            format!("{} is needed by {}; nothing was stopped", args.names.join(", "), dependents.join(", "));
         return Err(CommandError::usage(needed).hint("`-y` stops these too, `--force` leaves them running"));
     }
     context.ui.say(format_args!("{} is needed by: {}", args.names.join(", "), dependents.join(", ")));

@@ -51,8 +51,10 @@ impl Verdict {
 
 /// Everything wanted, judged at once.
 pub(crate) fn judge(wanted: &[Expect], entries: &HashMap<String, Entry>) -> Vec<Verdict> {
-    let mut verdicts: Vec<Verdict> =
-        wanted.iter().map(|expect| entries.get(&expect.instance).map_or(Verdict::Pending, |e| one(expect, e))).collect();
+    let mut verdicts: Vec<Verdict> = wanted
+        .iter()
+        .map(|expect| entries.get(&expect.instance).map_or(Verdict::Pending, |e| one(expect, e)))
+        .collect();
     // What waits for something that won't come soon is settled too, also through others that wait.
     loop {
         let bad: HashSet<&str> = wanted
@@ -101,11 +103,16 @@ fn one(expect: &Expect, entry: &Entry) -> Verdict {
         (
             State::Failed,
             Some(
-                ReasonCode::Exited | ReasonCode::Signaled | ReasonCode::SpawnFailed | ReasonCode::KeeperKilled,
+                ReasonCode::Exited
+                | ReasonCode::Signaled
+                | ReasonCode::SpawnFailed
+                | ReasonCode::KeeperKilled,
             ),
         ) if is_retried(expect, entry) => after_deaths(expect, entry),
         (State::Failed, _) => Verdict::Failed,
-        (State::Starting | State::Running, Some(ReasonCode::Overdue | ReasonCode::TimedOut)) => Verdict::Overdue,
+        (State::Starting | State::Running, Some(ReasonCode::Overdue | ReasonCode::TimedOut)) => {
+            Verdict::Overdue
+        }
         (State::Stopped, Some(ReasonCode::Waiting)) => Verdict::Pending,
         (State::Stopped, _) => Verdict::Ended,
         _ => Verdict::Pending,
@@ -113,7 +120,11 @@ fn one(expect: &Expect, entry: &Entry) -> Verdict {
 }
 
 fn after_deaths(expect: &Expect, entry: &Entry) -> Verdict {
-    if entry.deaths.saturating_sub(expect.deaths_before) >= DEATHS { Verdict::Failed } else { Verdict::Pending }
+    if entry.deaths.saturating_sub(expect.deaths_before) >= DEATHS {
+        Verdict::Failed
+    } else {
+        Verdict::Pending
+    }
 }
 
 fn is_retried(expect: &Expect, entry: &Entry) -> bool {
@@ -227,9 +238,12 @@ mod tests {
 
     #[test]
     fn backoff_is_failure_after_three_deaths_of_this_start() {
-        for (deaths, before, verdict) in
-            [(1, 0, Verdict::Pending), (2, 0, Verdict::Pending), (3, 0, Verdict::Failed), (4, 2, Verdict::Pending)]
-        {
+        for (deaths, before, verdict) in [
+            (1, 0, Verdict::Pending),
+            (2, 0, Verdict::Pending),
+            (3, 0, Verdict::Failed),
+            (4, 2, Verdict::Pending),
+        ] {
             let mut web = entry(&Fact("web", State::Failed, Some(ReasonCode::Backoff), false), &[]);
             web.deaths = deaths;
             let entries = HashMap::from([("web-1".to_owned(), web)]);

@@ -238,7 +238,8 @@ impl<'a> Waiter<'a> {
             if self.painter.is_none() && told.0 != text {
                 if !told.0.is_empty() || done {
                     let time = short(end.saturating_duration_since(self.begin));
-                    let time = if done { style::paint(style::DIM, format_args!("  {time}")) } else { String::new() };
+                    let time =
+                        if done { style::paint(style::DIM, format_args!("  {time}")) } else { String::new() };
                     self.ui.say(format_args!("{} {name}: {text}{time}", symbol(phase)));
                     self.spoke = now;
                 }
@@ -333,6 +334,7 @@ fn word(verdict: Verdict, entry: Option<&Entry>) -> (Phase, String) {
                 }
                 (State::Starting | State::Running, _) => (Phase::Busy, "starting".into()),
                 (State::Stopping, _) => (Phase::Busy, "stopping".into()),
+                (State::Failed, _) if !reason.is_empty() => (Phase::Busy, reason),
                 _ => (Phase::Waiting, "waiting".into()),
             }
         }

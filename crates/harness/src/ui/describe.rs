@@ -81,10 +81,10 @@ pub(crate) fn reason(entry: &Entry) -> String {
         parts.push(format!("stale: {}", entry.stale.join(", ")));
     }
     let bad = entry.health.as_ref().filter(|health| health.status == HealthStatus::Unhealthy);
-    if let Some(last) = bad.and_then(|health| health.last.as_ref()).filter(|last| !last.ok) {
-        if !parts.iter().any(|part| part.contains(&last.message)) {
-            parts.push(last.message.clone());
-        }
+    if let Some(last) = bad.and_then(|health| health.last.as_ref()).filter(|last| !last.ok)
+        && !parts.iter().any(|part| part.contains(&last.message))
+    {
+        parts.push(last.message.clone());
     }
     parts.join("; ").replace(['\n', '\r', '\u{1b}'], " ")
 }

@@ -22,7 +22,9 @@ impl Table {
     pub(crate) fn lines(&self, width: Option<usize>) -> Vec<String> {
         let bold = anstyle::Style::new().bold();
         let shown: Vec<usize> = (0..self.head.len())
-            .filter(|column| self.rows.iter().any(|row| row.get(*column).is_some_and(|cell| !cell.is_empty())))
+            .filter(|column| {
+                self.rows.iter().any(|row| row.get(*column).is_some_and(|cell| !cell.is_empty()))
+            })
             .collect();
         let widths: Vec<usize> = shown
             .iter()

@@ -9,7 +9,7 @@ use service_registry::model::{Endpoint, Entry, Scope};
 
 pub(super) fn run(context: &Context, text: &str) -> Result<Exit, CommandError> {
     let project = context.project()?;
-    let stack = load::load(context, &project, false)?.stack;
+    let stack = load::look(context, &project)?.stack;
     let entries = connect::block_on(async |executor| {
         let Some(daemon) = connect::existing(executor, &project).await? else { return Ok(Vec::new()) };
         Ok(status::facts(context, &project, Some(&daemon), &[]).await?.entries)
@@ -53,7 +53,8 @@ impl World<'_> {
             return known;
         }
         let service = crate::commands::plan::service_of(self.stack, name);
-        let ports = service.and_then(|name| self.stack.services.get(&name)).into_iter().flat_map(|s| &s.ports);
+        let ports =
+            service.and_then(|name| self.stack.services.get(&name)).into_iter().flat_map(|s| &s.ports);
         ports
             .filter_map(|port| match port.number {
                 PortNumber::Fixed(number) => Some(Endpoint {

@@ -16,11 +16,20 @@ pub(super) fn stack(stack: &Stack, show_values: bool) -> Value {
         let all = stack.services.values().filter(|service| service.role == role);
         all.map(|service| (service.name.to_string(), self::service(service, show_values))).collect()
     };
+    let networks: Map<String, Value> = stack
+        .networks
+        .iter()
+        .map(|(name, network)| {
+            let fields =
+                json!({ "type": network.kind, "subnet": network.subnet, "interface": network.interface });
+            (name.clone(), fields)
+        })
+        .collect();
     let mut document = json!({
         "version": "1.0",
         "name": stack.name,
         "description": stack.description,
-        "networks": stack.networks,
+        "networks": networks,
         "nodes": stack.nodes,
         "secrets": stack.secrets.keys().collect::<Vec<_>>(),
         "tasks": of(Role::Task),
@@ -217,7 +226,11 @@ fn restart(restart: &Restart) -> Value {
 /// A duration as services.yaml takes it, without loss.
 fn time(duration: Duration) -> Value {
     let millis = duration.as_millis();
-    if millis.is_multiple_of(1000) { format!("{}s", millis / 1000).into() } else { format!("{millis}ms").into() }
+    if millis.is_multiple_of(1000) {
+        format!("{}s", millis / 1000).into()
+    } else {
+        format!("{millis}ms").into()
+    }
 }
 
 fn merge(into: &mut Value, from: Value) {
