@@ -4,7 +4,7 @@ use crate::graph::{self, Services};
 use crate::model::{InstanceName, Role, Service, ServiceName, Stack, Target};
 use crate::network::{Full, PortLeases, PortRange, allocate};
 use crate::observed::{Observed, Phase};
-use crate::plan::{Desired, Wish, WishGoal};
+use crate::plan::{Desired, Wish, WishGoal, comes_back};
 use indexmap::{IndexMap, IndexSet};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -271,7 +271,7 @@ pub fn stop(world: &mut World, request: &StopRequest) -> Result<Vec<InstanceName
             if !chosen {
                 continue;
             }
-            if up(world, &instance) {
+            if has_a_future(world, &instance) {
                 stopping.push(instance.clone());
             }
             if let Some(wish) = world.desired.wishes.get_mut(&instance) {
@@ -280,6 +280,14 @@ pub fn stop(world: &mut World, request: &StopRequest) -> Result<Vec<InstanceName
         }
     }
     Ok(stopping)
+}
+
+/// Whether it lives, or would be started again: what has completed or given up isn't stopped once more.
+fn has_a_future(world: &World, instance: &InstanceName) -> bool {
+    let Some(seen) = world.observed.get(instance) else { return false };
+    let wish = world.desired.wishes.get(instance).filter(|wish| wish.goal == WishGoal::Up);
+    seen.is_live()
+        || wish.is_some_and(|wish| comes_back(&wish.service, seen) && !matches!(seen.phase, Phase::Idle))
 }
 
 /// Wishes new runs. With a stack, its definitions are taken. What they need and isn't up is started too.

@@ -272,7 +272,37 @@ fn port_text(
     })
 }
 
-/// `scheme://ip:port`; the scheme is the name of the port, `http` where it has none.
+/// Names of ports that are schemes of URLs (IANA's registry of URI schemes, and those that clients of well-known
+/// databases and brokers take).
+const SCHEMES: &[&str] = &[
+    "http",
+    "https",
+    "ws",
+    "wss",
+    "ftp",
+    "ssh",
+    "ldap",
+    "ldaps",
+    "postgres",
+    "postgresql",
+    "mysql",
+    "redis",
+    "rediss",
+    "mongodb",
+    "amqp",
+    "amqps",
+    "nats",
+    "mqtt",
+    "mqtts",
+    "kafka",
+    "grpc",
+    "tcp",
+    "udp",
+    "memcached",
+    "cassandra",
+];
+
+/// `scheme://ip:port`; the scheme is the name of the port where that is one, else `http`.
 fn url(
     caller: &Caller<'_>,
     reference: &Reference,
@@ -280,7 +310,8 @@ fn url(
     port: Option<u16>,
 ) -> Result<String, Unresolved> {
     let port = port_text(caller, reference, target, port)?;
-    let scheme = target.ports.first().and_then(|port| port.name.as_deref()).unwrap_or("http");
+    let name = target.ports.first().and_then(|port| port.name.as_deref());
+    let scheme = name.filter(|name| SCHEMES.contains(name)).unwrap_or("http");
     Ok(format!("{scheme}://{}:{port}", ip_of(target)))
 }
 

@@ -112,7 +112,10 @@ fn parse_answer(received: &[u8], head_only: bool, closed: bool) -> Result<Option
     let status = match (words.next(), words.next().map(str::parse::<u16>)) {
         (Some(version), Some(Ok(status))) if version.starts_with("HTTP/1.") => status,
         _ => {
-            return Err(format!("not an HTTP answer: {:?}", status_line.chars().take(60).collect::<String>()));
+            return Err(format!(
+                "not an HTTP answer: {:?}",
+                status_line.chars().take(60).collect::<String>()
+            ));
         }
     };
     let header = |name: &str| {

@@ -16,6 +16,7 @@ mod tests;
 
 pub use node::plan_node;
 pub use simulate::simulate;
+pub(crate) use stack::comes_back;
 pub use stack::plan_stack;
 
 use crate::model::{InstanceName, Service, Stack};

@@ -74,6 +74,14 @@ impl<'a> View<'a> {
         self.observed.get(instance).unwrap_or(&self.idle)
     }
 
+    /// How people call it: a service that has one instance goes by its own name.
+    fn label(&self, name: &InstanceName) -> String {
+        match self.instances.get(name.service()).map(Vec::len) {
+            Some(1) => name.service().to_string(),
+            _ => name.to_string(),
+        }
+    }
+
     fn goal(&self, name: &InstanceName, wish: &Wish) -> Goal {
         let seen = self.seen(name);
         match wish.goal {
@@ -92,6 +100,7 @@ impl<'a> View<'a> {
         });
         match first {
             Some(dependent) => {
+                let dependent = self.label(dependent);
                 Goal::Hold(reason(ReasonCode::Waiting, format!("waiting for {dependent} to stop")))
             }
             None => Goal::Stop { force: false, cause: StopCause::Wish },
@@ -160,8 +169,9 @@ impl<'a> View<'a> {
 
     fn dependency(&self, name: &InstanceName, wish: &Wish, condition: Condition, depth: usize) -> Gate {
         let seen = self.seen(name);
+        let label = self.label(name);
         if wish.goal != WishGoal::Up {
-            return Gate::Blocked(format!("needs {name}, which was stopped"));
+            return Gate::Blocked(format!("needs {label}, which was stopped"));
         }
         // A run for an older wish is about to be replaced; its successor counts.
         let current = seen.run().is_some_and(|run| run.epoch >= wish.epoch);
@@ -173,7 +183,7 @@ impl<'a> View<'a> {
                 if healthy || run.health_check().is_none() {
                     Gate::Open
                 } else {
-                    Gate::Waiting(format!("waiting for {name} to be healthy"))
+                    Gate::Waiting(format!("waiting for {label} to be healthy"))
                 }
             }
             (Phase::Ended { exit, .. }, Condition::Completed) if current && exit.code == Some(0) => {
@@ -183,9 +193,9 @@ impl<'a> View<'a> {
                 self.ended_dependency(name, wish, seen, depth)
             }
             (Phase::Running(_), Condition::Completed) if current => {
-                Gate::Waiting(format!("waiting for {name} to complete"))
+                Gate::Waiting(format!("waiting for {label} to complete"))
             }
-            _ if seen.is_live() => Gate::Waiting(format!("waiting for {name}")),
+            _ if seen.is_live() => Gate::Waiting(format!("waiting for {label}")),
             _ => self.unstarted_dependency(name, wish, depth),
         }
     }
@@ -193,19 +203,20 @@ impl<'a> View<'a> {
     /// A dependency that ended: will it come back?
     fn ended_dependency(&self, name: &InstanceName, wish: &Wish, seen: &Instance, depth: usize) -> Gate {
         let why = seen.last_error.clone().unwrap_or_else(|| "it ended".into());
+        let name_of = self.label(name);
         if seen.deaths >= FAILING_AFTER_DEATHS {
-            return Gate::Blocked(format!("needs {name}, which keeps failing: {why}"));
+            return Gate::Blocked(format!("needs {name_of}, which keeps failing: {why}"));
         }
         if is_held(wish, seen) {
-            return Gate::Blocked(format!("needs {name}, which is held until it is started again"));
+            return Gate::Blocked(format!("needs {name_of}, which is held until it is started again"));
         }
         if comes_back(&wish.service, seen) {
             return match self.unstarted_dependency(name, wish, depth) {
-                Gate::Waiting(_) => Gate::Waiting(format!("waiting for {name} to be restarted")),
+                Gate::Waiting(_) => Gate::Waiting(format!("waiting for {name_of} to be restarted")),
                 blocked => blocked,
             };
         }
-        Gate::Blocked(format!("needs {name}, which failed: {why}"))
+        Gate::Blocked(format!("needs {name_of}, which failed: {why}"))
     }
 
     /// What waits for something blocked is blocked by it; at the end of a very long chain it just waits.
@@ -216,10 +227,10 @@ impl<'a> View<'a> {
             // The root of it is what helps: not "needs a, which needs b, which needs c …".
             return Gate::Blocked(match message.split_once(", which ") {
                 Some(_) => message,
-                None => format!("needs {name}, which {message}"),
+                None => format!("needs {}, which {message}", self.label(name)),
             });
         }
-        Gate::Waiting(format!("waiting for {name}"))
+        Gate::Waiting(format!("waiting for {}", self.label(name)))
     }
 
     /// The runs that a start depends on. Tasks have ended by then and can't die.
@@ -240,7 +251,7 @@ fn is_held(wish: &Wish, seen: &Instance) -> bool {
 }
 
 /// Whether the restart policy starts an ended instance again by itself.
-pub(super) fn comes_back(service: &Service, seen: &Instance) -> bool {
+pub(crate) fn comes_back(service: &Service, seen: &Instance) -> bool {
     let (exit, cause) = match &seen.phase {
         Phase::Ended { exit, cause, .. } => (Some(exit), *cause),
         Phase::Unstartable { .. } => (None, None),

@@ -327,9 +327,9 @@ fn starts_in_order_and_stops_in_reverse() {
     let mut sim = Sim::new("web: api!; api: db!; db:");
     sim.start(&[]);
     assert_eq!(sim.take_log(), "start db-1");
-    assert_eq!(sim.reason("web-1"), "waiting for api-1");
+    assert_eq!(sim.reason("web-1"), "waiting for api");
     sim.up("db-1");
-    assert_eq!(sim.reason("api-1"), "waiting for db-1 to be healthy");
+    assert_eq!(sim.reason("api-1"), "waiting for db to be healthy");
     sim.probed("db-1", false);
     sim.advance(Duration::from_millis(20));
     sim.probed("db-1", true);
@@ -339,7 +339,7 @@ fn starts_in_order_and_stops_in_reverse() {
     assert_eq!(sim.take_log(), "", "again is a no-op");
     sim.stop(&[], false);
     assert_eq!(sim.take_log(), "stop web-1");
-    assert_eq!(sim.reason("db-1"), "waiting for api-1 to stop");
+    assert_eq!(sim.reason("db-1"), "waiting for api to stop");
     sim.exit("web-1", 0);
     sim.exit("api-1", 0);
     assert_eq!(sim.take_log(), "stop api-1, stop db-1");
@@ -396,8 +396,8 @@ fn a_failed_dependency_blocks_the_whole_chain_with_its_root() {
     sim.start(&[]);
     sim.up("migrate-1");
     sim.exit("migrate-1", 3);
-    assert_eq!(sim.reason("api-1"), "needs migrate-1, which failed: exit code 3");
-    assert_eq!(sim.reason("web-1"), "needs migrate-1, which failed: exit code 3");
+    assert_eq!(sim.reason("api-1"), "needs migrate, which failed: exit code 3");
+    assert_eq!(sim.reason("web-1"), "needs migrate, which failed: exit code 3");
     sim.take_log();
     sim.start(&[]);
     assert_eq!(sim.take_log(), "start migrate-1");
@@ -492,7 +492,7 @@ fn a_start_that_is_overdue_says_so_and_goes_on() {
     sim.up("db-1");
     sim.advance(Duration::from_secs(300));
     assert_eq!(sim.reason("db-1"), "not ready within its startup_timeout of 300s");
-    assert_eq!(sim.reason("web-1"), "waiting for db-1 to be healthy");
+    assert_eq!(sim.reason("web-1"), "waiting for db to be healthy");
     sim.probed("db-1", true);
     assert_eq!(sim.take_log(), "start db-1, start web-1");
 }
