@@ -161,7 +161,8 @@ fn overview(command: &clap::Command) -> String {
             let _ = writeln!(text, "  {WORD}{name:<12}{END}  {about}");
         }
     }
-    text.push_str("\n{options}\n\nRun `harness COMMAND --help` for the options and examples of a command.");
+    let _ = writeln!(text, "\n{HEAD}Options:{END}");
+    text.push_str("{options}\n\nRun `harness COMMAND --help` for the options and examples of a command.");
     text
 }
 

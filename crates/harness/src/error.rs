@@ -160,6 +160,10 @@ impl From<LogError> for CommandError {
 
 impl From<ConnectError> for CommandError {
     fn from(error: ConnectError) -> Self {
+        let error = match error {
+            ConnectError::Project(error) => return error.into(),
+            other => other,
+        };
         let plain = Self::from_error(Exit::UNREACHABLE, &error);
         match &error {
             ConnectError::Silent { pid: Some(pid), .. } => plain.hint(format!(

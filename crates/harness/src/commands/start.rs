@@ -139,7 +139,7 @@ async fn start(
         _ => verdict::exit(&verdicts, end == End::TimedOut),
     };
     if nothing_new && exit == Exit::OK && context.ui.is_table() {
-        context.ui.say(format_args!("{}: {} unchanged", style::paint(style::GOOD, "✓"), wanted.len()));
+        context.ui.say(format_args!("{} {} unchanged", style::paint(style::GOOD, "✓"), wanted.len()));
         return Ok(exit);
     }
     outcome::summary(context, project, &wanted, &verdicts, &waiter.board, begin.elapsed(), exit)?;
