@@ -103,7 +103,7 @@ pub(crate) enum CallError {
         /// For people.
         message: String,
         /// For programs.
-        data: Option<Value>,
+        data: Option<Box<Value>>,
     },
     /// The connection is gone: the daemon has ended.
     #[error("the daemon has ended meanwhile ({reason})")]
@@ -119,7 +119,7 @@ pub(crate) enum CallError {
 impl From<ClientError> for CallError {
     fn from(error: ClientError) -> Self {
         if let Some(rpc) = error.rpc() {
-            return Self::Answer { code: rpc.code, message: rpc.message.clone(), data: rpc.data.clone() };
+            return Self::Answer { code: rpc.code, message: rpc.message.clone(), data: rpc.data.clone().map(Box::new) };
         }
         match error {
             ClientError::Closed { reason } => Self::Closed { reason },

@@ -19,7 +19,7 @@ pub(crate) struct CommandError {
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
-    data: Option<Value>,
+    data: Option<Box<Value>>,
     /// All has been said already.
     silent: bool,
 }
@@ -91,7 +91,7 @@ impl CommandError {
     pub(crate) fn unknown_name(name: &str, known: &[String]) -> Self {
         let near = suggest::did_you_mean(name, known.iter().map(String::as_str));
         Self {
-            data: Some(serde_json::json!({ "names": known })),
+            data: Some(Box::new(serde_json::json!({ "names": known }))),
             ..Self::usage(format!("there is no service '{name}'"))
         }
         .hint(near)
@@ -108,7 +108,7 @@ impl CommandError {
                 causes: &self.causes,
                 hint: self.hint.as_deref(),
                 exit_code: self.exit.0,
-                data: self.data.as_ref(),
+                data: self.data.as_deref(),
             };
             if let Ok(text) = serde_json::to_string_pretty(&Document { schema: 1, error: body }) {
                 ui::complain(text);
