@@ -67,7 +67,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
                 let pid = before.iter().find(|(known, _)| *known == instance).map(|(_, pid)| *pid);
                 let service = params.stack.as_ref().and_then(|stack| stack.service(name.service().as_str()));
                 let restart = service.map(|service| service.restart.policy);
-                Expect { instance, after: result.revision, not_pid: pid, deaths_before: 0, restart }
+                Expect { instance, after: result.revision, fresh: true, not_pid: pid, deaths_before: 0, restart }
             })
             .collect();
         if args.no_wait {

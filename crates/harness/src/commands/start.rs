@@ -178,12 +178,13 @@ fn expectations(result: &StartResult, before: &[(String, u32)], params: &StartPa
         .wanted
         .iter()
         .map(|name| {
-            let fresh = result.started.contains(name);
+            let fresh = result.started.contains(name) || replaced(&name.to_string());
             let restart = params.stack.service(name.service().as_str()).map(|service| service.restart.policy);
             let name = name.to_string();
             let pid = before.iter().find(|(instance, _)| *instance == name).map(|(_, pid)| *pid);
             Expect {
-                after: if fresh || replaced(&name) { result.revision } else { 0 },
+                after: if fresh { result.revision } else { 0 },
+                fresh,
                 not_pid: pid.filter(|_| replaced(&name)),
                 deaths_before: 0,
                 restart,

@@ -15,6 +15,8 @@ pub(crate) struct Expect {
     pub(crate) instance: String,
     /// What the registry said at this revision or before is the past; 0 if the present state counts too.
     pub(crate) after: u64,
+    /// Whether a new run is expected: one that doesn't last was never ready.
+    pub(crate) fresh: bool,
     /// The process that is to be replaced: while this one runs, nothing has happened yet.
     pub(crate) not_pid: Option<u32>,
     /// Quick deaths that it had before.
@@ -101,7 +103,7 @@ fn one(expect: &Expect, entry: &Entry) -> Verdict {
         (_, Some(ReasonCode::Blocked | ReasonCode::DependencyFailed | ReasonCode::Held)) => Verdict::Blocked,
         // Between an end and the plan to try again there is a moment in which only the end is known.
         (
-            State::Failed,
+            State::Failed | State::Stopped,
             Some(
                 ReasonCode::Exited
                 | ReasonCode::Signaled
@@ -180,7 +182,7 @@ mod tests {
     }
 
     fn expect(service: &str) -> Expect {
-        Expect { instance: format!("{service}-1"), after: 5, not_pid: None, deaths_before: 0, restart: None }
+        Expect { instance: format!("{service}-1"), after: 5, fresh: true, not_pid: None, deaths_before: 0, restart: None }
     }
 
     fn check(facts: &[(Fact, &[&str])]) -> Vec<Verdict> {

@@ -12,7 +12,7 @@ use crate::ui::{Ui, style};
 use async_io::Timer;
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt, future};
-use service_registry::model::{Entry, ReasonCode, State};
+use service_registry::model::{Entry, Execution, Location, ReasonCode, State};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,10 @@ const FRAME: Duration = Duration::from_millis(80);
 const SILENCE: Duration = Duration::from_secs(2);
 /// What the registry said before the start is taken as its last word after this time: the daemon had nothing to add.
 const GRACE: Duration = Duration::from_secs(3);
+/// A service without a health check is called ready once it has run this long: one that exits at once never was.
+const STEADY: Duration = Duration::from_millis(30);
+/// The same for one that has died since the start: it must do better than before.
+const STEADY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Everything that the registry has said.
 #[derive(Debug, Default)]
@@ -79,6 +83,8 @@ pub(super) struct Waiter<'a> {
     tick: usize,
     /// What was said of each instance, and when it was settled.
     told: HashMap<String, (String, Option<Instant>)>,
+    /// The process of each service without a health check, and when it was first seen to run.
+    ran: HashMap<String, (Option<u32>, Instant)>,
     spoke: Instant,
     silence: Duration,
 }
@@ -107,6 +113,7 @@ impl<'a> Waiter<'a> {
             painter: live.then(|| Painter::new(Screen::Stderr)),
             tick: 0,
             told: HashMap::new(),
+            ran: HashMap::new(),
             spoke: Instant::now(),
             silence: SILENCE,
         })
@@ -117,14 +124,15 @@ impl<'a> Waiter<'a> {
         let mut wanted = wanted.to_vec();
         let mut graced = false;
         loop {
-            let verdicts = judge(&wanted, &self.board.entries);
+            let mut verdicts = judge(&wanted, &self.board.entries);
+            let steady = self.doubt(&wanted, &mut verdicts);
             let items = self.ready_items(&wanted, &verdicts);
             if settled(&verdicts) {
                 self.finish(items);
                 return Ok((End::Settled, verdicts));
             }
             self.show(items);
-            match self.wake().await {
+            match self.wake(steady).await {
                 Wake::Change(change) => self.take(change?).await?,
                 Wake::Tick => {
                     if !graced && self.begin.elapsed() > GRACE {
@@ -148,7 +156,7 @@ impl<'a> Waiter<'a> {
                 return Ok(End::Settled);
             }
             self.show(items);
-            match self.wake().await {
+            match self.wake(None).await {
                 Wake::Change(change) => self.take(change?).await?,
                 Wake::Tick => {}
                 Wake::Deadline => return Ok(self.leave(End::TimedOut)),
@@ -179,11 +187,43 @@ impl<'a> Waiter<'a> {
         Ok(())
     }
 
-    async fn wake(&mut self) -> Wake {
+    /// Doubts that what has just come up stays up, where nothing else than its process says so. The answer: when the
+    /// next of them is believed.
+    fn doubt(&mut self, wanted: &[Expect], verdicts: &mut [Verdict]) -> Option<Instant> {
+        let now = Instant::now();
+        let mut next: Option<Instant> = None;
+        for (expect, verdict) in wanted.iter().zip(verdicts) {
+            let Some(entry) = self.board.entries.get(&expect.instance) else { continue };
+            if *verdict != Verdict::Ready || !expect.fresh || entry.health.is_some() {
+                continue;
+            }
+            let pid = match &entry.execution {
+                Execution::Process { pid, .. } => *pid,
+                _ => continue,
+            };
+            let ran = self.ran.entry(expect.instance.clone()).or_insert((pid, now));
+            if ran.0 != pid {
+                *ran = (pid, now);
+            }
+            let died = entry.deaths > expect.deaths_before;
+            let believed = ran.1 + if died { STEADY_AGAIN } else { STEADY };
+            // Its end is told only once that is durable; that it has ended can be seen before.
+            let gone = entry.location == Location::Local && pid.is_some_and(has_ended) && now < believed + GRACE;
+            if believed > now || gone {
+                *verdict = Verdict::Pending;
+                let again = if gone { now + FRAME } else { believed };
+                next = Some(next.map_or(again, |next| next.min(again)));
+            }
+        }
+        next
+    }
+
+    async fn wake(&mut self, at: Option<Instant>) -> Wake {
         let Self { changes, signals, deadline, .. } = self;
         let change = async { Wake::Change(changes.next().await) };
+        let frame = Instant::now() + FRAME;
         let tick = async {
-            Timer::after(FRAME).await;
+            Timer::at(at.map_or(frame, |at| at.min(frame))).await;
             Wake::Tick
         };
         let interrupt = async {
@@ -283,6 +323,12 @@ impl<'a> Waiter<'a> {
         }
         end
     }
+}
+
+/// Whether a process of this machine is gone, or a zombie (proc_pid_stat(5)).
+fn has_ended(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 fn symbol(phase: Phase) -> String {
