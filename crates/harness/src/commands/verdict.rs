@@ -115,7 +115,8 @@ fn one(expect: &Expect, entry: &Entry) -> Verdict {
         (State::Starting | State::Running, Some(ReasonCode::Overdue | ReasonCode::TimedOut)) => {
             Verdict::Overdue
         }
-        (State::Stopped, Some(ReasonCode::Waiting)) => Verdict::Pending,
+        // The old run has ended, the new one comes next.
+        (State::Stopped, Some(ReasonCode::Waiting | ReasonCode::Replaced)) => Verdict::Pending,
         (State::Stopped, _) => Verdict::Ended,
         _ => Verdict::Pending,
     }
@@ -209,6 +210,7 @@ mod tests {
             (Stopped, Some(R::Completed), false, Verdict::Completed),
             (Stopped, Some(R::StopRequested), false, Verdict::Ended),
             (Stopped, Some(R::Exited), false, Verdict::Ended),
+            (Stopped, Some(R::Replaced), false, Verdict::Pending),
             (Failed, Some(R::GaveUp), false, Verdict::Failed),
             (Failed, Some(R::SpawnFailed), false, Verdict::Failed),
             (Failed, Some(R::Exited), false, Verdict::Failed),
