@@ -179,3 +179,61 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }
+
+/// A service's command that holds a lock as long as anything of it lives, and leaves a file `doubled` if it can't have
+/// it: then two copies lived at once.
+pub(crate) const LOCKED: &str = r#"[sh, -c, "exec 9>>lock-$HARNESS_INSTANCE; flock -n 9 || { echo $HARNESS_INSTANCE >> doubled; exit 1; }; echo up; exec sleep 1000"]"#;
+
+impl Project {
+    /// The content of a file in the folder; empty if there is none.
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path().join(name)).unwrap_or_default()
+    }
+
+    /// Waits until a file in the folder has content, and gives it.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, name: &str) -> String {
+        until(&format!("{name} is written"), || self.read(name).ends_with('\n'));
+        self.read(name)
+    }
+
+    /// A pid that a service wrote into a file.
+    #[track_caller]
+    pub(crate) fn pid_in(&self, name: &str) -> u32 {
+        self.wait_for(name).trim().parse().unwrap()
+    }
+
+    /// The records of an instance's runs, oldest first.
+    pub(crate) fn records(&self, instance: &str) -> Vec<Value> {
+        let folder = self.state_dir().join("instances").join(instance);
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut files: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
+        files.sort();
+        files.iter().filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok()).collect()
+    }
+
+    /// The keeper of an instance's newest run.
+    #[track_caller]
+    pub(crate) fn keeper_pid(&self, instance: &str) -> u32 {
+        let records = self.records(instance);
+        records.last().and_then(|record| record["keeper"]["pid"].as_u64()).expect("no keeper") as u32
+    }
+
+    /// The process that keepers are forked from.
+    #[track_caller]
+    pub(crate) fn zygote_pid(&self, instance: &str) -> u32 {
+        parent(self.keeper_pid(instance)).expect("no zygote")
+    }
+
+    /// Fails if two copies of a service with the command [`LOCKED`] lived at once.
+    #[track_caller]
+    pub(crate) fn assert_never_doubled(&self) {
+        assert_eq!(self.read("doubled"), "", "two copies lived at once");
+    }
+}
+
+/// The parent of a process.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
