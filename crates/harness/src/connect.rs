@@ -5,8 +5,10 @@
 use crate::error::CommandError;
 use crate::project::{Project, ProjectError};
 use async_executor::LocalExecutor;
-use async_io::Timer;
+use async_io::{Async, Timer};
+use futures_lite::FutureExt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -119,7 +121,11 @@ pub(crate) enum CallError {
 impl From<ClientError> for CallError {
     fn from(error: ClientError) -> Self {
         if let Some(rpc) = error.rpc() {
-            return Self::Answer { code: rpc.code, message: rpc.message.clone(), data: rpc.data.clone().map(Box::new) };
+            return Self::Answer {
+                code: rpc.code,
+                message: rpc.message.clone(),
+                data: rpc.data.clone().map(Box::new),
+            };
         }
         match error {
             ClientError::Closed { reason } => Self::Closed { reason },
@@ -287,6 +293,35 @@ pub(crate) async fn or_start(
     }
 }
 
+/// The daemon's process, whose end is to be seen. Look for it before telling it to end.
+pub(crate) struct Ending {
+    process: Option<Async<OwnedFd>>,
+}
+
+impl Ending {
+    /// The process that holds the project's lock.
+    pub(crate) fn of(project: &Project) -> Self {
+        let pid = lock_holder(&project.state_dir).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let handle = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        Self { process: handle.and_then(|handle| Async::new_nonblocking(handle).ok()) }
+    }
+
+    /// Waits until it is gone, at most `limit`: its connection closes a little before its lock is free.
+    pub(crate) async fn ended(self, limit: Duration) -> bool {
+        let ended = async {
+            match &self.process {
+                Some(process) => process.readable().await.is_ok(),
+                None => true,
+            }
+        };
+        let late = async {
+            Timer::after(limit).await;
+            false
+        };
+        ended.or(late).await
+    }
+}
+
 /// The first number in the daemon's lock file: its pid.
 fn lock_holder(state_dir: &Path) -> Option<u32> {
     let mut text = String::new();
@@ -323,6 +358,12 @@ fn spawn_daemon(state_dir: &Path) -> io::Result<Word> {
         .current_dir(state_dir)
         .env_clear()
         .envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(passes)))
+        // A daemon is idle nearly always: what a burst took from the heap is given back.
+        .envs([
+            ("MALLOC_ARENA_MAX", "1"),
+            ("MALLOC_MMAP_THRESHOLD_", "65536"),
+            ("MALLOC_TRIM_THRESHOLD_", "65536"),
+        ])
         .stdin(Stdio::from(writer))
         .stdout(log.try_clone()?)
         .stderr(log);

@@ -450,7 +450,15 @@ fn chosen(named: &IndexSet<InstanceName>, service: &Service) -> Vec<InstanceName
     if some.is_empty() { all } else { some }
 }
 
-fn supported(stack: &Stack, needed: &IndexSet<ServiceName>) -> Result<(), Refused> {
+/// Whether this version can run all of these services.
+///
+/// # Errors
+///
+/// [`Refused::NotSupported`] names those that it can't, and why.
+pub fn supported<'a>(
+    stack: &Stack,
+    needed: impl IntoIterator<Item = &'a ServiceName>,
+) -> Result<(), Refused> {
     let missing = |service: &Arc<Service>| {
         if let Some(host) = &service.host {
             return Some(format!("running on another machine ({host}) isn't there yet"));
@@ -460,8 +468,10 @@ fn supported(stack: &Stack, needed: &IndexSet<ServiceName>) -> Result<(), Refuse
             other => Some(format!("type {} isn't there yet", other.type_name())),
         }
     };
-    let services: Vec<(ServiceName, String)> =
-        needed.iter().filter_map(|name| Some((name.clone(), missing(stack.services.get(name)?)?))).collect();
+    let services: Vec<(ServiceName, String)> = needed
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), missing(stack.services.get(name)?)?)))
+        .collect();
     if services.is_empty() { Ok(()) } else { Err(Refused::NotSupported { services }) }
 }
 

@@ -3,7 +3,7 @@
 use crate::command::{World, changes};
 use crate::health::Verdict;
 use crate::model::{InstanceName, PortNumber, Role, Service, Signal};
-use crate::observed::{Instance, Phase, StopCause};
+use crate::observed::{Instance, Phase, Run, StopCause};
 use crate::plan::{Wish, WishGoal, reason};
 use jiff::Timestamp;
 use service_registry::model::{
@@ -79,7 +79,7 @@ fn state(seen: &Instance, wish: &Wish, waiting: Option<&Reason>) -> (State, Opti
         Phase::Starting(_) => (State::Starting, waiting),
         Phase::Running(run) if !seen.ready && run.service.role == Role::Service => (State::Starting, waiting),
         Phase::Running(_) => (State::Running, waiting),
-        Phase::Stopping { cause, .. } => (State::Stopping, Some(stop_reason(*cause))),
+        Phase::Stopping { run, cause, .. } => (State::Stopping, Some(stop_reason(told(*cause, run, wish)))),
         Phase::Unstartable { error, .. } => {
             let message = match &waiting {
                 Some(retry) if retry.code == ReasonCode::Backoff => format!("{error} (it is tried again)"),
@@ -87,7 +87,19 @@ fn state(seen: &Instance, wish: &Wish, waiting: Option<&Reason>) -> (State, Opti
             };
             (State::Failed, Some(reason(ReasonCode::SpawnFailed, message)))
         }
-        Phase::Ended { run, exit, cause } => ended(seen, run.service.role, exit, *cause, waiting),
+        Phase::Ended { run, exit, cause } => {
+            let cause = cause.map(|cause| told(cause, run, wish));
+            ended(seen, run.service.role, exit, cause, waiting)
+        }
+    }
+}
+
+/// A stop that a user has overtaken with a start makes room for the new run: it is no longer meant to stay down.
+fn told(cause: StopCause, run: &Run, wish: &Wish) -> StopCause {
+    if cause == StopCause::Wish && wish.goal == WishGoal::Up && run.epoch < wish.epoch {
+        StopCause::Replaced
+    } else {
+        cause
     }
 }
 

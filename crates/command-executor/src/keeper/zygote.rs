@@ -37,7 +37,7 @@ use std::{
 pub(super) const ZYGOTE: &str = "keeper-zygote";
 
 /// A zygote without keepers and without a daemon ends after this.
-const IDLE_EXIT: Duration = Duration::from_secs(5);
+const IDLE_EXIT: Duration = Duration::from_millis(200);
 
 /// What a killed keeper left and SIGKILL doesn't end within this is given up.
 const GIVE_UP: Duration = Duration::from_secs(5);

@@ -24,8 +24,8 @@ use command_executor::keeper::{
 };
 use futures_util::task::{Spawn, SpawnExt};
 use service_registry::model::Exit;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Tasks are put here.
@@ -33,9 +33,6 @@ pub type Spawner = Arc<dyn Spawn + Send + Sync>;
 
 /// Commands of health checks that may run at the same time on a node; more wait within their own time-outs.
 const COMMANDS_AT_ONCE: usize = 32;
-
-/// Orders that may wait. More than an engine of 1,000 instances ever has open.
-const ORDERS: usize = 16_384;
 
 /// Starts that are handed over together.
 const STARTS_AT_ONCE: usize = 64;
@@ -180,7 +177,43 @@ pub enum FoundState {
 /// Carries out orders.
 pub struct Engine {
     keepers: Keepers,
-    orders: Sender<Order>,
+    orders: Arc<Orders>,
+}
+
+/// Orders that wait. Giving one never blocks and never fails; their number is bounded by the planner, which has at most a
+/// start, a stop and a probe of an instance under way.
+struct Orders {
+    waiting: Mutex<VecDeque<Order>>,
+    /// Holds a message while something waits; closed with the engine.
+    bell: (Sender<()>, Receiver<()>),
+}
+
+impl Orders {
+    fn push(&self, order: Order) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(order);
+        // Full: it has been rung and not been heard yet.
+        let _ = self.bell.0.try_send(());
+    }
+
+    fn pop(&self) -> Option<Order> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// The next order; `None` when the engine is gone.
+    async fn next(&self) -> Option<Order> {
+        loop {
+            if let Some(order) = self.pop() {
+                return Some(order);
+            }
+            self.bell.1.recv().await.ok()?;
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.orders.bell.0.close();
+    }
 }
 
 /// Runs that were handed to the zygote and haven't reported: should it be lost, they must be looked for.
@@ -189,7 +222,7 @@ type Unreported = Arc<Mutex<BTreeMap<RunId, InstanceName>>>;
 impl Engine {
     /// Starts the engine's tasks on `spawner`. Events go to `events`.
     pub fn start(keepers: Keepers, spawner: &Spawner, events: Sender<Event>) -> Result<Self, NodeError> {
-        let (orders, waiting) = async_channel::bounded(ORDERS);
+        let orders = Arc::new(Orders { waiting: Mutex::default(), bell: async_channel::bounded(1) });
         let worker = Worker {
             keepers: keepers.clone(),
             events: events.clone(),
@@ -198,16 +231,14 @@ impl Engine {
             unreported: Unreported::default(),
         };
         let reporter = Reporter { keepers: keepers.clone(), events, unreported: worker.unreported.clone() };
-        spawner.spawn(worker.run(waiting)).map_err(|_| NodeError::Spawn)?;
+        spawner.spawn(worker.run(orders.clone())).map_err(|_| NodeError::Spawn)?;
         spawner.spawn(reporter.run()).map_err(|_| NodeError::Spawn)?;
         Ok(Self { keepers, orders })
     }
 
-    /// Gives an order. Never blocks; a full queue drops it, and the planner's own time-outs bring it back.
+    /// Gives an order. Never blocks.
     pub fn order(&self, order: Order) {
-        if self.orders.try_send(order).is_err() {
-            tracing::error!("the engine's queue is full or closed");
-        }
+        self.orders.push(order);
     }
 
     /// Every instance's newest run, from the keepers' files. What a dead keeper left is ended first, so that of all that
@@ -334,7 +365,7 @@ impl Reporter {
 }
 
 fn lock(unreported: &Unreported) -> std::sync::MutexGuard<'_, BTreeMap<RunId, InstanceName>> {
-    unreported.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    unreported.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Worker {
@@ -346,8 +377,8 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, orders: Receiver<Order>) {
-        while let Ok(first) = orders.recv().await {
+    async fn run(self, orders: Arc<Orders>) {
+        while let Some(first) = orders.next().await {
             // Starts that come together go to the zygote together, and cost one look at the ports.
             let mut starts = Vec::new();
             let mut next = Some(first);
@@ -361,7 +392,7 @@ impl Worker {
                         }
                     }
                 }
-                next = if starts.len() < STARTS_AT_ONCE { orders.try_recv().ok() } else { None };
+                next = if starts.len() < STARTS_AT_ONCE { orders.pop() } else { None };
             }
             self.launch(starts).await;
         }

@@ -35,7 +35,7 @@ pub type Clock = Arc<dyn Fn() -> (Moment, Timestamp) + Send + Sync>;
 const BATCH: usize = 256;
 
 /// Events that may wait for the loop. Whoever sends more waits.
-pub const QUEUE: usize = 4096;
+pub const QUEUE: usize = 512;
 
 /// What the loop needs from outside.
 pub struct Options {
