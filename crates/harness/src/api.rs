@@ -27,7 +27,7 @@ pub const DAEMON_STOP: &str = "daemon.stop";
 
 /// Application error codes, in JSON-RPC's range for servers' own.
 pub mod code {
-    /// A name is neither a service nor an instance of the stack; `data.names` lists what there is.
+    /// A name is neither a service nor an instance of the stack; `data.name` is the name, `data.names` lists what there is.
     pub const UNKNOWN_NAME: i64 = -32010;
     /// The request needs something that this version does not run; `data.services` lists it. Nothing was started.
     pub const NOT_SUPPORTED: i64 = -32011;

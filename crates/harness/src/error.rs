@@ -6,6 +6,7 @@ use crate::project::ProjectError;
 use crate::ui::{self, Format, Ui, WriteError, style, suggest};
 use command_executor::log::LogError;
 use harness_config::DiscoverError;
+use orchestrator::command::Refused;
 use serde::Serialize;
 use serde_json::Value;
 use std::error::Error;
@@ -177,6 +178,20 @@ impl From<ConnectError> for CommandError {
     }
 }
 
+const NOT_SUPPORTED: &str =
+    "name the services that should start without these: `harness start NAME…`, or use a profile";
+
+impl From<Refused> for CommandError {
+    fn from(refused: Refused) -> Self {
+        let plain = Self::from_error(Exit::USAGE, &refused);
+        match refused {
+            Refused::UnknownName { name, known } => Self::unknown_name(&name, &known),
+            Refused::NotSupported { .. } => plain.hint(NOT_SUPPORTED),
+            _ => plain,
+        }
+    }
+}
+
 impl From<CallError> for CommandError {
     fn from(error: CallError) -> Self {
         use crate::api::code;
@@ -192,11 +207,10 @@ impl From<CallError> for CommandError {
         let plain = Self::from_error(Exit::GENERAL, &error);
         let plain = match *number {
             code::UNKNOWN_NAME => {
-                Self { exit: Exit::USAGE, ..plain }.hint(format!("there is: {}", list("names").join(", ")))
+                let name = data.as_ref().and_then(|data| data.get("name")).and_then(Value::as_str);
+                return Self::unknown_name(name.unwrap_or_default(), &list("names"));
             }
-            code::NOT_SUPPORTED => Self { exit: Exit::USAGE, ..plain }.hint(
-                "name the services that should start without these: `harness start NAME…`, or use a profile",
-            ),
+            code::NOT_SUPPORTED => Self { exit: Exit::USAGE, ..plain }.hint(NOT_SUPPORTED),
             code::HAS_DEPENDENTS => Self { exit: Exit::USAGE, ..plain }
                 .hint("`-y` stops them too, `--force` leaves them running".to_owned()),
             code::NOT_RUNNING => plain.hint("`harness start` starts it, `harness logs` shows why it ended"),

@@ -187,7 +187,8 @@ fn existing(states: &Path, hash: &str) -> Option<String> {
 /// The project's name, read leniently: a top-level `name:` in the first 64 KiB, else the folder's name.
 fn project_name(config: &Path) -> String {
     let mut text = Vec::new();
-    if let Ok(file) = fs::File::open(config) {
+    // A pipe would be waited for, and its text be gone.
+    if let Some(Ok(file)) = config.is_file().then(|| fs::File::open(config)) {
         let _ = file.take(64 * 1024).read_to_end(&mut text);
     }
     let folder =

@@ -121,12 +121,13 @@ fn stop(context: &Context) -> Result<Exit, CommandError> {
             return Ok(Exit::OK);
         };
         let info: DaemonInfo = daemon.call(api::DAEMON_STATUS, &serde_json::json!({})).await?;
+        let ending = connect::Ending::of(&project);
         let mut waiter = super::wait::Waiter::new(context, &daemon, std::time::Instant::now()).await?;
         match daemon.call::<serde_json::Value>(api::DAEMON_STOP, &serde_json::json!({})).await {
             Ok(_) | Err(CallError::Closed { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        if !waiter.closed(END).await {
+        if !waiter.closed(END).await || !ending.ended(END).await {
             return Err(CommandError::new(
                 Exit::TIMED_OUT,
                 format!("the daemon (pid {}) has not ended", info.pid),

@@ -1,6 +1,7 @@
 //! `harness events`.
 
 use super::{Context, examples};
+use crate::api::{self, Names, StatusResult};
 use crate::connect::{self, Change};
 use crate::error::CommandError;
 use crate::exit::Exit;
@@ -58,6 +59,12 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
             named && since.is_none_or(|since| event.at >= since)
         };
         let (mut last, events) = daemon.past().await?;
+        // A name that was never heard of is a mistake, and would be followed for ever.
+        let unheard = |name: &&String| !events.iter().any(|e| e.service == **name || e.instance == **name);
+        let names: Vec<String> = args.names.iter().filter(unheard).cloned().collect();
+        if !names.is_empty() {
+            daemon.call::<StatusResult>(api::STACK_STATUS, &Names { names }).await?;
+        }
         let mut events: Vec<Arc<Event>> = events.into_iter().filter(|event| wanted(event)).collect();
         if let Some(tail) = args.tail {
             events.drain(..events.len().saturating_sub(tail));

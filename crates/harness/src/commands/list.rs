@@ -7,6 +7,7 @@ use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::ui::describe::{self, look};
 use crate::ui::table::Table;
+use indexmap::IndexMap;
 use orchestrator::model::{PortNumber, Role, Service};
 use serde::Serialize;
 use service_registry::model::Entry;
@@ -39,7 +40,7 @@ struct Listed {
     replicas: u32,
     ports: Vec<String>,
     dependencies: Vec<String>,
-    labels: Vec<(String, String)>,
+    labels: IndexMap<String, String>,
     description: Option<String>,
     source: String,
     instances: Vec<State>,

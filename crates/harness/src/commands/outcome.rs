@@ -11,10 +11,15 @@ use crate::ui::time::short;
 use crate::ui::{WriteError, logs, style};
 use command_executor::log;
 use serde::Serialize;
+use service_registry::model::State;
 use std::time::Duration;
 
 /// Lines of output that are shown of what failed.
 const LINES: usize = 10;
+/// Instances that are still waited for, of which it is said why.
+const PENDING: usize = 10;
+/// Names that a sentence may have.
+const NAMES: usize = 10;
 
 /// The document of `start -o json` and `restart -o json`.
 #[derive(Debug, Serialize)]
@@ -84,8 +89,13 @@ pub(super) fn summary(
         });
     }
     let labels = Labels::new(wanted.iter().map(|expect| service_of(&expect.instance)));
+    let mut pending = 0;
     for (outcome, verdict) in outcomes.iter().zip(verdicts) {
-        if !verdict.is_good() && *verdict != Verdict::Pending {
+        // Where the waiting ended early: what each was waiting for.
+        if *verdict == Verdict::Pending {
+            pending += 1;
+        }
+        if !verdict.is_good() && (*verdict != Verdict::Pending || pending <= PENDING) {
             complain(outcome, *verdict, labels.of(service_of(&outcome.instance), &outcome.instance));
         }
     }
@@ -97,6 +107,7 @@ fn complain(outcome: &Outcome, verdict: Verdict, name: &str) {
     let (style, symbol, word) = match verdict {
         Verdict::Overdue => (style::WARNING, "●", "is not ready, and still running"),
         Verdict::Blocked => (style::ERROR, "✗", "is blocked"),
+        Verdict::Pending => (style::WARNING, "●", "is not ready yet"),
         Verdict::Ended => (style::ERROR, "✗", "ended by itself"),
         _ => (style::ERROR, "✗", "failed"),
     };
@@ -164,13 +175,28 @@ pub(super) fn advise(context: &Context, wanted: &[Expect], verdicts: &[Verdict])
     }
 }
 
-/// A failure that an interrupted or timed-out wait leaves behind: what goes on, and how to end it.
-pub(super) fn goes_on(context: &Context) {
-    context.ui.say("What was started goes on.");
-    next_steps(
-        &context.ui,
-        &[("harness status".into(), "see how it goes"), ("harness stop".into(), "stop everything")],
-    );
+/// What an interrupted or timed-out wait leaves behind: what goes on, and how to end it.
+pub(super) fn goes_on(context: &Context, wanted: &[Expect], verdicts: &[Verdict], board: &Board) {
+    let labels = Labels::new(wanted.iter().map(|expect| service_of(&expect.instance)));
+    let label = |expect: &Expect| labels.of(service_of(&expect.instance), &expect.instance).to_owned();
+    let runs = |expect: &&Expect| {
+        let entry = board.entries.get(&expect.instance);
+        entry.is_some_and(|entry| matches!(entry.status.state, State::Starting | State::Running))
+    };
+    let running: Vec<String> = wanted.iter().filter(runs).map(label).collect();
+    if !running.is_empty() {
+        let more = running.len().saturating_sub(NAMES);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let names: Vec<&str> = running.iter().take(NAMES).map(String::as_str).collect();
+        context.ui.say(format_args!("What was started goes on: {}{more}", names.join(", ")));
+    }
+    let mut steps = vec![("harness status".to_owned(), "see how it goes")];
+    let late = |(_, verdict): &(&Expect, &Verdict)| matches!(verdict, Verdict::Pending | Verdict::Overdue);
+    if let Some((expect, _)) = wanted.iter().zip(verdicts).filter(late).find(|(expect, _)| runs(expect)) {
+        steps.push((format!("harness health {}", label(expect)), "what its checks say"));
+    }
+    steps.push(("harness stop".into(), "stop everything"));
+    next_steps(&context.ui, &steps);
 }
 
 /// The shape of log lines beside a summary.

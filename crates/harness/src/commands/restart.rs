@@ -2,7 +2,7 @@
 
 use super::verdict::{self, Expect};
 use super::wait::{End, Waiter};
-use super::{Context, examples, load, offline, outcome, start, stop, wait};
+use super::{Context, examples, load, offline, outcome, start, wait};
 use crate::api::{self, RestartParams, RestartResult};
 use crate::connect;
 use crate::error::CommandError;
@@ -67,7 +67,14 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
                 let pid = before.iter().find(|(known, _)| *known == instance).map(|(_, pid)| *pid);
                 let service = params.stack.as_ref().and_then(|stack| stack.service(name.service().as_str()));
                 let restart = service.map(|service| service.restart.policy);
-                Expect { instance, after: result.revision, fresh: true, not_pid: pid, deaths_before: 0, restart }
+                Expect {
+                    instance,
+                    after: result.revision,
+                    fresh: true,
+                    not_pid: pid,
+                    deaths_before: 0,
+                    restart,
+                }
             })
             .collect();
         if args.no_wait {
@@ -84,7 +91,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         if end == End::Settled {
             outcome::advise(context, &wanted, &verdicts);
         } else {
-            stop::say_goes_on(context);
+            outcome::goes_on(context, &wanted, &verdicts, &waiter.board);
         }
         Ok(exit)
     })

@@ -11,6 +11,7 @@ use crate::project::Project;
 use crate::ui::describe::count;
 use crate::ui::prompt;
 use crate::ui::style;
+use orchestrator::command::supported;
 use std::time::Instant;
 
 /// Start services and what they need, and wait until they are ready
@@ -56,6 +57,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     let project = context.project()?;
     let loaded = load::load(context, &project, args.strict)?;
     load::check_names(&loaded.stack, &args.names)?;
+    // The daemon would refuse too; but then it would have been started for nothing, and a dry run needs no daemon.
+    supported(&loaded.stack, &plan::selected(&loaded.stack, &args.names))?;
     let params = StartParams {
         names: args.names.clone(),
         env: Context::caller_environment(),
@@ -148,7 +151,7 @@ async fn start(
     } else if end == End::Settled {
         outcome::advise(context, &wanted, &verdicts);
     } else {
-        outcome::goes_on(context);
+        outcome::goes_on(context, &wanted, &verdicts, &waiter.board);
     }
     Ok(exit)
 }

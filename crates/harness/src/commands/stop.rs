@@ -1,7 +1,7 @@
 //! `harness stop`.
 
 use super::wait::{End, Waiter};
-use super::{Context, examples, offline, outcome, plan, wait};
+use super::{Context, examples, offline, plan, wait};
 use crate::api::{self, StopParams, StopResult, code};
 use crate::connect::{self, CallError, Daemon};
 use crate::error::CommandError;
@@ -176,12 +176,13 @@ pub(super) async fn end_daemon(
     waiter: &mut Waiter<'_>,
     project: &Project,
 ) -> Result<(), CommandError> {
+    let ending = connect::Ending::of(project);
     match daemon.call::<serde_json::Value>(api::DAEMON_STOP, &serde_json::json!({})).await {
         // It may close the connection before its answer is out.
         Ok(_) | Err(CallError::Closed { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    if waiter.closed(DAEMON_END).await {
+    if waiter.closed(DAEMON_END).await && ending.ended(DAEMON_END).await {
         return Ok(());
     }
     Err(CommandError::new(
@@ -189,9 +190,4 @@ pub(super) async fn end_daemon(
         format!("everything has stopped, but the daemon has not ended within {}", short(DAEMON_END)),
     )
     .hint(format!("{} has its last words", project.state_dir.join(connect::LOG).display())))
-}
-
-/// The last lines and hints of an interrupted restart are those of a start.
-pub(super) fn say_goes_on(context: &Context) {
-    outcome::goes_on(context);
 }

@@ -183,7 +183,14 @@ mod tests {
     }
 
     fn expect(service: &str) -> Expect {
-        Expect { instance: format!("{service}-1"), after: 5, fresh: true, not_pid: None, deaths_before: 0, restart: None }
+        Expect {
+            instance: format!("{service}-1"),
+            after: 5,
+            fresh: true,
+            not_pid: None,
+            deaths_before: 0,
+            restart: None,
+        }
     }
 
     fn check(facts: &[(Fact, &[&str])]) -> Vec<Verdict> {

@@ -208,7 +208,8 @@ impl<'a> Waiter<'a> {
             let died = entry.deaths > expect.deaths_before;
             let believed = ran.1 + if died { STEADY_AGAIN } else { STEADY };
             // Its end is told only once that is durable; that it has ended can be seen before.
-            let gone = entry.location == Location::Local && pid.is_some_and(has_ended) && now < believed + GRACE;
+            let gone =
+                entry.location == Location::Local && pid.is_some_and(has_ended) && now < believed + GRACE;
             if believed > now || gone {
                 *verdict = Verdict::Pending;
                 let again = if gone { now + FRAME } else { believed };

@@ -5,7 +5,7 @@ use async_channel::Sender;
 use futures_util::future::BoxFuture;
 use orchestrator::command::{Refused, StartRequest, Started, StopRequest};
 use orchestrator::model::{InstanceName, ServiceName};
-use orchestrator::node::{evaluate_secrets, SecretError};
+use orchestrator::node::{SecretError, evaluate_secrets};
 use orchestrator::plan::Step;
 use orchestrator::supervisor::{Command, Event, Reply, StartAnswer, StartOrder};
 use serde::Serialize;
@@ -55,7 +55,8 @@ const CONFIG: (&str, &str) = ("daemon", "config");
 
 impl StackMethods {
     pub(super) fn new(events: Sender<Event>, registry: Registry, about: About) -> Self {
-        let config = registry.kv_get(CONFIG.0, CONFIG.1).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let config =
+            registry.kv_get(CONFIG.0, CONFIG.1).and_then(|bytes| serde_json::from_slice(&bytes).ok());
         Self { shared: Arc::new(Shared { events, registry, about, config: Mutex::new(config) }) }
     }
 }
@@ -65,7 +66,12 @@ impl Methods for StackMethods {
         NAMES
     }
 
-    fn call(&self, _: CallContext, method: &str, params: Value) -> BoxFuture<'static, Result<Value, RpcError>> {
+    fn call(
+        &self,
+        _: CallContext,
+        method: &str,
+        params: Value,
+    ) -> BoxFuture<'static, Result<Value, RpcError>> {
         let shared = self.shared.clone();
         let method = method.to_owned();
         Box::pin(async move {
@@ -81,7 +87,10 @@ impl Methods for StackMethods {
                     shared.send(Command::End).await?;
                     answer(serde_json::json!({}))
                 }
-                other => Err(RpcError::new(service_registry::wire::code::METHOD_NOT_FOUND, format!("no method {other}"))),
+                other => Err(RpcError::new(
+                    service_registry::wire::code::METHOD_NOT_FOUND,
+                    format!("no method {other}"),
+                )),
             }
         })
     }
@@ -102,7 +111,10 @@ impl Shared {
     }
 
     /// Asks the loop, and waits for its answer.
-    async fn ask<T>(&self, command: impl FnOnce(Reply<Result<T, Refused>>) -> Command) -> Result<T, RpcError> {
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<Result<T, Refused>>) -> Command,
+    ) -> Result<T, RpcError> {
         self.ask_plain(command).await?.map_err(refusal)
     }
 
@@ -120,11 +132,17 @@ impl Shared {
             stack: Some(params.stack),
             env: params.env,
             secrets,
-            request: StartRequest { names: params.names, apply: params.apply, remove_orphans: params.remove_orphans },
+            request: StartRequest {
+                names: params.names,
+                apply: params.apply,
+                remove_orphans: params.remove_orphans,
+            },
             dry_run: params.dry_run,
         };
         let answer = self.ask(|reply| Command::Start(Box::new(order), reply)).await?;
-        if !params.dry_run && let Some(config) = params.config {
+        if !params.dry_run
+            && let Some(config) = params.config
+        {
             self.remember(config);
         }
         let StartAnswer { revision, outcome, plan, durable } = answer;
@@ -180,7 +198,8 @@ impl Shared {
         };
         let not_started: Vec<ServiceName> = self.ask_plain(Command::NotStarted).await?;
         let listing = self.registry.list();
-        let wanted = |entry: &&Arc<Entry>| selected.as_ref().is_none_or(|selected| selected.contains(&entry.instance));
+        let wanted =
+            |entry: &&Arc<Entry>| selected.as_ref().is_none_or(|selected| selected.contains(&entry.instance));
         Ok(api::StatusResult {
             project: self.project(),
             daemon: self.info(),
@@ -188,7 +207,10 @@ impl Shared {
             instances: listing.entries.iter().filter(wanted).map(|entry| Entry::clone(entry)).collect(),
             not_started: match selected {
                 None => not_started,
-                Some(_) => not_started.into_iter().filter(|name| params.names.iter().any(|n| n == name.as_str())).collect(),
+                Some(_) => not_started
+                    .into_iter()
+                    .filter(|name| params.names.iter().any(|n| n == name.as_str()))
+                    .collect(),
             },
         })
     }
@@ -253,15 +275,13 @@ fn no_secret(error: SecretError) -> RpcError {
 fn refusal(refused: Refused) -> RpcError {
     let text = refused.to_string();
     match refused {
-        Refused::UnknownName { known, .. } => {
-            RpcError::new(code::UNKNOWN_NAME, text).with_data(serde_json::json!({ "names": known }))
-        }
+        Refused::UnknownName { name, known } => RpcError::new(code::UNKNOWN_NAME, text)
+            .with_data(serde_json::json!({ "name": name, "names": known })),
         Refused::NotSupported { services } => {
             RpcError::new(code::NOT_SUPPORTED, text).with_data(serde_json::json!({ "services": services }))
         }
-        Refused::HasDependents { dependents } => {
-            RpcError::new(code::HAS_DEPENDENTS, text).with_data(serde_json::json!({ "dependents": dependents }))
-        }
+        Refused::HasDependents { dependents } => RpcError::new(code::HAS_DEPENDENTS, text)
+            .with_data(serde_json::json!({ "dependents": dependents })),
         Refused::NoStack => RpcError::new(code::NO_STACK, text),
         Refused::Ports(_) => RpcError::new(code::PORTS, text),
     }
@@ -278,12 +298,15 @@ fn rounds(rounds: Vec<Vec<Step>>) -> Vec<api::Round> {
                 ("start", format!("after {}", names.join(", ")))
             }
             Step::Stop { force: true, .. } => ("kill", String::new()),
-            Step::Stop { cause, .. } => ("stop", match cause {
-                orchestrator::observed::StopCause::Replaced => "replaced by a new run".into(),
-                orchestrator::observed::StopCause::Dependency => "a dependency failed".into(),
-                orchestrator::observed::StopCause::Unhealthy => "unhealthy".into(),
-                orchestrator::observed::StopCause::Wish => String::new(),
-            }),
+            Step::Stop { cause, .. } => (
+                "stop",
+                match cause {
+                    orchestrator::observed::StopCause::Replaced => "replaced by a new run".into(),
+                    orchestrator::observed::StopCause::Dependency => "a dependency failed".into(),
+                    orchestrator::observed::StopCause::Unhealthy => "unhealthy".into(),
+                    orchestrator::observed::StopCause::Wish => String::new(),
+                },
+            ),
             Step::Probe { .. } => ("probe", String::new()),
         };
         api::PlannedStep { instance, action: action.into(), reason }
@@ -295,7 +318,9 @@ fn rounds(rounds: Vec<Vec<Step>>) -> Vec<api::Round> {
 fn warnings(stack: &orchestrator::model::Stack) -> Vec<String> {
     let mut warnings = Vec::new();
     for service in stack.services.values() {
-        for (limit, set) in [("memory", service.resources.memory.is_some()), ("cpus", service.resources.cpus.is_some())] {
+        for (limit, set) in
+            [("memory", service.resources.memory.is_some()), ("cpus", service.resources.cpus.is_some())]
+        {
             if set {
                 warnings.push(format!(
                     "{}: resources.{limit} isn't enforced: it needs a delegated cgroup v2 with that controller",

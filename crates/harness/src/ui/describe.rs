@@ -80,7 +80,9 @@ pub(crate) fn reason(entry: &Entry) -> String {
     if !entry.stale.is_empty() {
         parts.push(format!("stale: {}", entry.stale.join(", ")));
     }
-    let bad = entry.health.as_ref().filter(|health| health.status == HealthStatus::Unhealthy);
+    // While it starts, failures don't count yet; still they are what it is waited for.
+    let starting = entry.status.state == State::Starting;
+    let bad = entry.health.as_ref().filter(|health| starting || health.status == HealthStatus::Unhealthy);
     if let Some(last) = bad.and_then(|health| health.last.as_ref()).filter(|last| !last.ok)
         && !parts.iter().any(|part| part.contains(&last.message))
     {
