@@ -1,7 +1,7 @@
 //! Chores of the project, run with `cargo xtask NAME`.
 //!
 //! `test` runs every test, `guards` the guards of the invariants alone, `ci` all that must hold before a change is
-//! taken, `clean` takes back what the project left on this machine.
+//! taken, `torture` attacks the real program, `clean` takes back what the project left on this machine.
 
 mod ci;
 mod clean;
@@ -9,6 +9,7 @@ mod guards;
 mod shell;
 mod test;
 mod tools;
+mod torture;
 
 use shell::Failure;
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ usage: cargo xtask CHORE
   test [ARGS]        set up what the tests need and run all of them; ARGS go to nextest, e.g. a filter
   guards             check the invariants that ARCHITECTURE.md lists
   ci [SECTION...]    format, clippy, docs, dependencies, tests
+  torture [ARGS]     kill everything at random and prove that nothing is lost: --seconds N --seed S
   clean [--dry-run]  stop the examples, remove their state and the target folder
 ";
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         ["test", ..] => test::test(arguments.get(1..).unwrap_or_default()),
         ["guards"] => guards_chore(),
         ["ci", ..] => ci::ci(arguments.get(1..).unwrap_or_default()),
+        ["torture", ..] => torture::torture(arguments.get(1..).unwrap_or_default()),
         ["clean"] => clean::clean(false),
         ["clean", "--dry-run"] => clean::clean(true),
         ["help" | "--help" | "-h"] => {
