@@ -1,8 +1,8 @@
 //! What a command changes in what is desired. Pure: the same world and the same command give the same wishes.
 
 use crate::graph::{self, Services};
-use crate::model::{InstanceName, Role, Service, ServiceName, Stack, Target};
-use crate::network::{Full, PortLeases, PortRange, allocate};
+use crate::model::{InstanceName, OnDependencyChange, Role, Service, ServiceName, Stack, Target};
+use crate::network::{Full, PortLeases, PortRange, allocate, given};
 use crate::observed::{Observed, Phase};
 use crate::plan::{Desired, Wish, WishGoal, comes_back};
 use indexmap::{IndexMap, IndexSet};
@@ -31,6 +31,12 @@ pub enum Refused {
     HasDependents {
         /// Services that would have to stop first, dependents first.
         dependents: Vec<ServiceName>,
+    },
+    /// What should be joined doesn't run.
+    #[error("{instance} isn't running")]
+    NotRunning {
+        /// Which.
+        instance: InstanceName,
     },
     /// Nothing was ever started here.
     #[error("nothing was started in this project yet")]
@@ -175,11 +181,46 @@ pub fn start(
             }
         }
     }
+    for (instance, changes) in changed_values(world, &wishes, &leases, &decided) {
+        outcome.unchanged.retain(|other| *other != instance);
+        let Some(wish) = wishes.get_mut(&instance) else { continue };
+        if wish.service.on_dependency_change == OnDependencyChange::Restart || request.apply {
+            wish.epoch += 1;
+            outcome.started.push(instance.clone());
+        }
+        outcome.stale.push((instance, changes));
+    }
     sort(&mut wishes, &stack);
     world.desired.wishes = wishes;
     world.leases = leases;
     world.stack = Some(stack);
     Ok(outcome)
+}
+
+/// The instances that run on, but with values of others that aren't true any more once `wishes` are.
+fn changed_values(
+    world: &World,
+    wishes: &IndexMap<InstanceName, Wish>,
+    leases: &PortLeases,
+    decided: &IndexMap<InstanceName, Decision>,
+) -> Vec<(InstanceName, Vec<String>)> {
+    let lookup = |name: &ServiceName| {
+        wishes.get(&InstanceName::new(name.clone(), 1)).map(|wish| wish.service.as_ref())
+    };
+    let unchanged = decided.iter().filter(|(_, decision)| matches!(decision, Decision::Unchanged));
+    unchanged
+        .filter_map(|(instance, _)| {
+            let seen = world.observed.get(instance).filter(|seen| seen.is_live())?;
+            let run = seen.run()?;
+            let now = given(&run.service, &lookup, leases);
+            let changed: Vec<String> = now
+                .into_iter()
+                .filter(|(name, value)| run.given.get(name) != Some(value))
+                .map(|(name, _)| name)
+                .collect();
+            (!changed.is_empty()).then(|| (instance.clone(), changed))
+        })
+        .collect()
 }
 
 /// What a start does with one instance.

@@ -102,6 +102,8 @@ pub struct Run {
     pub service: Arc<Service>,
     /// The runs of the dependencies at that time: a changed one is a dependency that died.
     pub dependencies: Vec<(InstanceName, String)>,
+    /// What stood behind its references to other services at that time: `${db.port}` → `5432`.
+    pub given: BTreeMap<String, String>,
 }
 
 /// Why an instance is stopped.

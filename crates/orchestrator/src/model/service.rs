@@ -96,6 +96,18 @@ impl fmt::Debug for Service {
     }
 }
 
+impl Service {
+    /// The texts that an instance is started with: command, environment, folder, user, group.
+    pub fn templates(&self) -> impl Iterator<Item = &Template> {
+        let command: Vec<&Template> = match &self.target {
+            Target::Process { program, args } => std::iter::once(program).chain(args).collect(),
+            _ => Vec::new(),
+        };
+        let optional = [&self.working_dir, &self.user, &self.group].into_iter().flatten();
+        command.into_iter().chain(self.env.values()).chain(optional)
+    }
+}
+
 /// Whether a service runs on, or to completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

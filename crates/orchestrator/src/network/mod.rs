@@ -6,4 +6,4 @@ mod allocate;
 mod resolve;
 
 pub use allocate::{Full, PortLeases, PortRange, allocate};
-pub use resolve::{Caller, Resolved, ResolvedProbe, Unresolved, fill, resolve};
+pub use resolve::{Caller, Resolved, ResolvedProbe, Unresolved, fill, given, resolve};

@@ -108,13 +108,13 @@ pub enum Unresolved {
 }
 
 /// Who asks, and what there is to see.
-pub struct Caller<'a> {
+pub struct Caller<'a, 's> {
     /// The instance that asks.
     pub instance: &'a InstanceName,
     /// Its definition.
     pub service: &'a Service,
     /// Looks up another service's definition.
-    pub lookup: &'a dyn Fn(&ServiceName) -> Option<&'a Service>,
+    pub lookup: &'a dyn Fn(&ServiceName) -> Option<&'s Service>,
     /// The ports that instances have.
     pub leases: &'a PortLeases,
     /// Values of secrets by name.
@@ -126,7 +126,7 @@ const LOOPBACK: &str = "127.0.0.1";
 
 /// The instance with every hole filled. `base_env` is what it inherits.
 pub fn resolve(
-    caller: &Caller<'_>,
+    caller: &Caller<'_, '_>,
     base_env: &BTreeMap<String, String>,
     folder: &std::path::Path,
     node: &str,
@@ -154,7 +154,7 @@ pub fn resolve(
 
 /// What it inherits, then what it is told about itself and its dependencies, then its own variables.
 fn environment(
-    caller: &Caller<'_>,
+    caller: &Caller<'_, '_>,
     base: &BTreeMap<String, String>,
     node: &str,
 ) -> Result<Vec<(String, String)>, Unresolved> {
@@ -183,7 +183,7 @@ fn environment(
 
 impl ResolvedProbe {
     /// The probe with every hole filled.
-    pub fn new(caller: &Caller<'_>, probe: &Probe) -> Result<Self, Unresolved> {
+    pub fn new(caller: &Caller<'_, '_>, probe: &Probe) -> Result<Self, Unresolved> {
         Ok(match probe {
             Probe::Command { argv, expected_exit, expected_output } => Self::Command {
                 argv: argv.iter().map(|arg| fill(caller, arg)).collect::<Result<_, _>>()?,
@@ -208,7 +208,7 @@ impl ResolvedProbe {
         })
     }
 
-    fn http(caller: &Caller<'_>, http: &HttpProbe) -> Result<Self, Unresolved> {
+    fn http(caller: &Caller<'_, '_>, http: &HttpProbe) -> Result<Self, Unresolved> {
         let headers = http.headers.iter().map(|(name, value)| Ok((name.clone(), fill(caller, value)?)));
         Ok(Self::Http {
             url: fill(caller, &http.url)?,
@@ -220,12 +220,28 @@ impl ResolvedProbe {
     }
 }
 
+/// What stands behind the references of `service` to other services: `${db.port}` → `5432`. One that can't be resolved is
+/// left out; starting says so.
+pub fn given<'s>(
+    service: &Service,
+    lookup: &dyn Fn(&ServiceName) -> Option<&'s Service>,
+    leases: &PortLeases,
+) -> BTreeMap<String, String> {
+    let (instance, secrets) = (InstanceName::new(service.name.clone(), 1), BTreeMap::new());
+    let caller = Caller { instance: &instance, service, lookup, leases, secrets: &secrets };
+    let references = service.templates().flat_map(Template::references);
+    references
+        .filter(|reference| matches!(reference.subject, Subject::Service(_)))
+        .filter_map(|reference| Some((reference.to_string(), value(&caller, reference).ok()?)))
+        .collect()
+}
+
 /// The text with every hole filled, as seen from `caller`.
-pub fn fill(caller: &Caller<'_>, template: &Template) -> Result<String, Unresolved> {
+pub fn fill(caller: &Caller<'_, '_>, template: &Template) -> Result<String, Unresolved> {
     template.fill(|reference| value(caller, reference))
 }
 
-fn value(caller: &Caller<'_>, reference: &Reference) -> Result<String, Unresolved> {
+fn value(caller: &Caller<'_, '_>, reference: &Reference) -> Result<String, Unresolved> {
     match &reference.subject {
         Subject::Secret(name) => caller.secrets.get(name).cloned().ok_or_else(|| Unresolved::NoSecret {
             reference: reference.to_string(),
@@ -260,7 +276,7 @@ fn value(caller: &Caller<'_>, reference: &Reference) -> Result<String, Unresolve
 }
 
 fn port_text(
-    caller: &Caller<'_>,
+    caller: &Caller<'_, '_>,
     reference: &Reference,
     target: &Service,
     port: Option<u16>,
@@ -304,7 +320,7 @@ const SCHEMES: &[&str] = &[
 
 /// `scheme://ip:port`; the scheme is the name of the port where that is one, else `http`.
 fn url(
-    caller: &Caller<'_>,
+    caller: &Caller<'_, '_>,
     reference: &Reference,
     target: &Service,
     port: Option<u16>,
@@ -330,12 +346,12 @@ fn host_of(service: &Service) -> &str {
     }
 }
 
-fn own_port(caller: &Caller<'_>, name: Option<&str>) -> Option<u16> {
+fn own_port(caller: &Caller<'_, '_>, name: Option<&str>) -> Option<u16> {
     caller.leases.port(caller.instance, caller.service, position(&caller.service.ports, name)?)
 }
 
 /// The port of another service: its first instance's, until a virtual address stands before all of them.
-fn port_of(caller: &Caller<'_>, target: &Service, name: Option<&str>) -> Option<u16> {
+fn port_of(caller: &Caller<'_, '_>, target: &Service, name: Option<&str>) -> Option<u16> {
     let first = InstanceName::new(target.name.clone(), 1);
     caller.leases.port(&first, target, position(&target.ports, name)?)
 }

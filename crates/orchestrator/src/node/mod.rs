@@ -34,6 +34,9 @@ pub type Spawner = Arc<dyn Spawn + Send + Sync>;
 /// Commands of health checks that may run at the same time on a node; more wait within their own time-outs.
 const COMMANDS_AT_ONCE: usize = 32;
 
+/// The pause after keepers couldn't be heard.
+const DEAF_PAUSE: Duration = Duration::from_millis(100);
+
 /// Starts that are handed over together.
 const STARTS_AT_ONCE: usize = 64;
 
@@ -247,7 +250,9 @@ impl Engine {
         let mut newest: BTreeMap<InstanceName, Found> = BTreeMap::new();
         for mut found in self.keepers.adopt().await? {
             let Ok(instance) = found.record.instance.parse::<InstanceName>() else { continue };
-            if let Liveness::KeeperDeadProcessesLeft(_) = found.liveness {
+            // Also one of which nothing is left, and of which nobody has recorded the end: that is done with it.
+            let unrecorded = found.liveness == Liveness::Dead && !found.record.state.is_final();
+            if unrecorded || matches!(found.liveness, Liveness::KeeperDeadProcessesLeft(_)) {
                 let ended = self.keepers.ensure_gone(&found.record.instance, found.record.run).await?;
                 found.record = ended.record.unwrap_or(found.record);
             }
@@ -305,14 +310,22 @@ struct Reporter {
 
 impl Reporter {
     async fn run(self) {
+        let mut deaf = false;
         loop {
             let report = match self.keepers.next_report().await {
                 Ok(report) => report,
+                // For want of descriptors or memory: nothing of it is lost, so it is tried until it can be heard again.
                 Err(error) => {
-                    tracing::error!(%error, "keepers can't be heard any more");
-                    return;
+                    if !std::mem::replace(&mut deaf, true) {
+                        tracing::error!(error = chain(&error), "keepers can't be heard now");
+                    }
+                    async_io::Timer::after(DEAF_PAUSE).await;
+                    continue;
                 }
             };
+            if std::mem::replace(&mut deaf, false) {
+                tracing::info!("keepers are heard again");
+            }
             let (instance, run, fact) = match report {
                 Report::Started { instance, run, pid } => {
                     (instance, run, NodeFact::Started { pid: u32::try_from(pid).unwrap_or(0) })

@@ -115,7 +115,9 @@ async fn command(
     if let Some(user) = user_ids(resolved.user.as_deref(), resolved.group.as_deref())? {
         command = command.user(user);
     }
-    let finished = match Executor::new(LocalLauncher::new()).run(&command).await {
+    // One that hangs while this program is killed must not stay behind; the loop's thread lives as long as the program.
+    let launcher = LocalLauncher::new().killed_with_thread();
+    let finished = match Executor::new(launcher).run(&command).await {
         Ok(finished) => finished,
         Err(ExecuteError::Launch(error)) => return Err(super::chain(&error)),
         Err(error) => return Err(super::chain(&error)),

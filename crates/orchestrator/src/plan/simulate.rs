@@ -4,6 +4,7 @@ use super::{Desired, Step, plan};
 use crate::model::{Role, Stack};
 use crate::observed::{Fact, Moment, Observed, Run};
 use service_registry::model::Exit;
+use std::collections::BTreeMap;
 
 /// More rounds than any stack needs: one per start, stop and restart of each service would be the longest chain.
 const MOST_ROUNDS: usize = 100_000;
@@ -44,6 +45,7 @@ fn carry_out(world: &mut Observed, step: &Step, round: usize, now: Moment) {
                 pid: None,
                 service: service.clone(),
                 dependencies: dependencies.clone(),
+                given: BTreeMap::new(),
             };
             world.issue_start(instance, run, *again);
             world.apply(instance, &id, Fact::Started { pid: 0 }, now);

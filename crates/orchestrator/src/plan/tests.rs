@@ -115,7 +115,15 @@ impl Sim {
                 self.runs += 1;
                 let id = format!("run-{}", self.runs);
                 self.real.insert(instance.clone(), Real { run: id.clone(), up: false, ending: false });
-                let run = Run { id, epoch, began: self.now, pid: None, service, dependencies };
+                let run = Run {
+                    id,
+                    epoch,
+                    began: self.now,
+                    pid: None,
+                    given: self.given(&service),
+                    service,
+                    dependencies,
+                };
                 self.world.observed.issue_start(&instance, run, again);
             }
             Step::Stop { instance, run, force, cause } => {
@@ -130,6 +138,14 @@ impl Sim {
             }
             Step::Probe { instance, .. } => self.world.observed.issue_probe(&instance, self.now),
         }
+    }
+
+    fn given(&self, service: &Service) -> BTreeMap<String, String> {
+        let lookup = |name: &crate::model::ServiceName| {
+            let first = InstanceName::new(name.clone(), 1);
+            self.world.desired.wishes.get(&first).map(|wish| wish.service.as_ref())
+        };
+        crate::network::given(service, &lookup, &self.world.leases)
     }
 
     fn check_dependencies(&self, service: &Service) {
@@ -471,6 +487,47 @@ fn a_changed_definition_waits_for_apply() {
     assert_eq!(sim.take_log(), "stop web-1");
     sim.quiesce();
     assert_eq!(sim.take_log(), "start web-1");
+}
+
+#[test]
+fn a_value_that_changed_makes_stale_and_restarts_where_the_policy_says() {
+    let port = |number| crate::model::Port {
+        name: None,
+        number: crate::model::PortNumber::Fixed(number),
+        target: None,
+        protocol: crate::model::Protocol::Tcp,
+        address: None,
+    };
+    let run = |policy| {
+        let mut stack = testing::stack("web: db; db:");
+        let web = std::sync::Arc::make_mut(&mut stack.services[0]);
+        let subject = crate::model::Subject::Service(testing::name("db"));
+        let reference = crate::model::Reference { subject, field: crate::model::Field::Port(None) };
+        let segments = vec![crate::model::Segment::Reference(reference)];
+        web.env.insert("DB".into(), crate::model::Template { segments });
+        web.on_dependency_change = policy;
+        std::sync::Arc::make_mut(&mut stack.services[1]).ports = vec![port(5432)];
+        let mut sim = Sim::with(stack);
+        sim.start(&[]);
+        sim.quiesce();
+        sim.take_log();
+        let mut changed = sim.stack();
+        std::sync::Arc::make_mut(&mut changed.services[1]).ports = vec![port(5433)];
+        let names = vec!["db".to_string()];
+        let request = StartRequest { names, apply: true, remove_orphans: false };
+        command::start(&mut sim.world, changed.clone(), &request, &PORTS).unwrap();
+        sim.settle_plan();
+        sim.quiesce();
+        let outcome = command::start(&mut sim.world, changed, &StartRequest::default(), &PORTS).unwrap();
+        sim.settle_plan();
+        sim.quiesce();
+        (sim.take_log(), outcome.stale)
+    };
+    let stale = vec![(instance("web-1"), vec!["${db.port}".to_string()])];
+    let (log, found) = run(crate::model::OnDependencyChange::Ignore);
+    assert_eq!((log.as_str(), found), ("stop db-1, start db-1", stale.clone()));
+    let (log, found) = run(crate::model::OnDependencyChange::Restart);
+    assert_eq!((log.as_str(), found), ("stop db-1, start db-1, stop web-1, start web-1", stale));
 }
 
 #[test]

@@ -46,6 +46,7 @@ impl Supervisor {
             pid: None,
             service: wish.service.clone(),
             dependencies: note.map(|note| note.dependencies.clone()).unwrap_or_default(),
+            given: note.map(|note| note.given.clone()).unwrap_or_default(),
         };
         let cause = note.and_then(|note| note.cause);
         let before = self.registry.get(&name.to_string());

@@ -5,7 +5,7 @@ use crate::command::{self, PortSource, Refused, StartRequest, Started, StopReque
 use crate::model::{InstanceName, ServiceName, Stack};
 use crate::network::{Caller, resolve};
 use crate::node::Listeners;
-use crate::plan::{Step, simulate};
+use crate::plan::{Step, WishGoal, simulate};
 use async_channel::Sender;
 use service_registry::registry::Durable;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +39,8 @@ pub enum Command {
     Select(Vec<String>, Reply<Result<Vec<InstanceName>, Refused>>),
     /// End the loop. What runs goes on.
     End,
+    /// End the loop if nothing is wanted to run and nothing does. The answer: whether it ends.
+    EndIfIdle(Reply<bool>),
 }
 
 /// A start with what comes along.
@@ -73,6 +75,8 @@ pub struct Stopped {
     pub revision: u64,
     /// What stops, dependents first.
     pub stopping: Vec<InstanceName>,
+    /// The runs of these, where they have run: another run later means that something else started it again.
+    pub runs: BTreeMap<InstanceName, String>,
     /// With a dry run, the rounds.
     pub plan: Option<Vec<Vec<Step>>>,
     /// Resolves when the wish is safe from a crash.
@@ -112,6 +116,12 @@ impl Supervisor {
                 reply.send(self.select(&names).map(|set| set.into_iter().collect()))
             }
             Command::End => self.ended = true,
+            Command::EndIfIdle(reply) => {
+                let wanted = self.world.desired.wishes.values().any(|wish| wish.goal == WishGoal::Up);
+                let idle = !wanted && self.running() == 0;
+                self.ended |= idle;
+                reply.send(idle);
+            }
         }
     }
 
@@ -175,12 +185,18 @@ impl Supervisor {
         if dry_run {
             let mut after = before;
             let stopping = command::stop(&mut after, request)?;
-            return Ok(Stopped { revision, stopping, plan: Some(self.rounds(&after)), durable: None });
+            let (runs, plan) = (BTreeMap::new(), Some(self.rounds(&after)));
+            return Ok(Stopped { revision, stopping, runs, plan, durable: None });
         }
         let stopping = command::stop(&mut self.world, request)?;
         let durable = self.memory.save(&self.registry, &before, &self.world);
         self.publish_all();
-        Ok(Stopped { revision, stopping, plan: None, durable: Some(durable) })
+        let runs = stopping.iter().filter_map(|name| {
+            let run = self.world.observed.get(name)?.run()?;
+            Some((name.clone(), run.id.clone()))
+        });
+        let runs = runs.collect();
+        Ok(Stopped { revision, stopping, runs, plan: None, durable: Some(durable) })
     }
 
     fn rounds(&self, world: &command::World) -> Vec<Vec<Step>> {
@@ -243,7 +259,9 @@ impl Supervisor {
         let live =
             |instance: &&InstanceName| self.world.observed.get(instance).is_some_and(|seen| seen.is_live());
         let unknown = || Refused::UnknownName { name: name.into(), known: Vec::new() };
-        let instance = selected.iter().find(live).or_else(|| selected.first()).ok_or_else(unknown)?;
+        let first = selected.first().ok_or_else(unknown)?;
+        let instance =
+            selected.iter().find(live).ok_or_else(|| Refused::NotRunning { instance: first.clone() })?;
         let wish = self.world.desired.wishes.get(instance);
         let service = wish
             .map(|wish| &wish.service)

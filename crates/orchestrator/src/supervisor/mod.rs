@@ -14,7 +14,7 @@ pub use persist::PersistError;
 
 use crate::command::World;
 use crate::model::InstanceName;
-use crate::network::{Caller, PortRange, ResolvedProbe, resolve};
+use crate::network::{Caller, PortRange, ResolvedProbe, given, resolve};
 use crate::node::{Engine, Launch, NodeEvent, NodeFact, Order, Question};
 use crate::observed::{Fact, Moment, Phase, Run, StopCause};
 use crate::plan::{self, Step};
@@ -130,6 +130,10 @@ impl Supervisor {
                 None => {}
             }
             for _ in 1..BATCH {
+                if self.ended {
+                    // Whoever asks from now on is told by the end of the queue, and asks the next loop.
+                    return;
+                }
                 match self.events.try_recv() {
                     Ok(event) => self.handle(event),
                     Err(_) => break,
@@ -184,7 +188,9 @@ impl Supervisor {
     fn issue(&mut self, step: Step, now: Moment) {
         match step {
             Step::Start { instance, service, epoch, dependencies, again } => {
-                let run = Run { id: (self.run_id)(), epoch, began: now, pid: None, service, dependencies };
+                let given = given(&service, &|name| self.lookup(name), &self.world.leases);
+                let run =
+                    Run { id: (self.run_id)(), epoch, began: now, pid: None, service, dependencies, given };
                 self.start(&instance, run, again);
             }
             Step::Stop { instance, run, force, cause } => {

@@ -55,6 +55,8 @@ pub(super) struct RunNote {
     pub(super) epoch: u64,
     pub(super) dependencies: Vec<(InstanceName, String)>,
     #[serde(default)]
+    pub(super) given: BTreeMap<String, String>,
+    #[serde(default)]
     pub(super) cause: Cause,
 }
 
@@ -163,6 +165,7 @@ impl Memory {
             run: run.id.clone(),
             epoch: run.epoch,
             dependencies: run.dependencies.clone(),
+            given: run.given.clone(),
             cause: None,
         };
         put(registry, RUNS, &instance.to_string(), &note);
