@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is tests")]
 
 mod diagnostics;
+mod docs;
 mod hostile;
 mod meaning;
 mod properties;
