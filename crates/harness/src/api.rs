@@ -22,7 +22,7 @@ pub const STACK_HEALTH: &str = "stack.health";
 pub const STACK_EXEC: &str = "stack.exec";
 /// `daemon.status`: `{}` → [`DaemonInfo`].
 pub const DAEMON_STATUS: &str = "daemon.status";
-/// `daemon.stop`: `{}` → `{}`; the daemon ends, services go on under their keepers.
+/// `daemon.stop`: [`EndParams`] → [`EndResult`]; the daemon ends, services go on under their keepers.
 pub const DAEMON_STOP: &str = "daemon.stop";
 
 /// Application error codes, in JSON-RPC's range for servers' own.
@@ -131,8 +131,26 @@ pub struct StopResult {
     pub revision: u64,
     /// What will stop, dependents first.
     pub stopping: Vec<InstanceName>,
+    /// The last run of each of these that has one: an instance with another run was started again meanwhile.
+    #[serde(default)]
+    pub runs: BTreeMap<InstanceName, String>,
     /// With `dry_run`: what would be done.
     pub plan: Option<Vec<Round>>,
+}
+
+/// Whether the daemon should end.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndParams {
+    /// Only if nothing is wanted to run and nothing does: a start that came in between needs it.
+    pub if_idle: bool,
+}
+
+/// Whether the daemon ends.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct EndResult {
+    /// `false`: something is wanted.
+    pub ending: bool,
 }
 
 /// What to restart.

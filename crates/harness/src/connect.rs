@@ -118,6 +118,13 @@ pub(crate) enum CallError {
     Failed(#[source] ClientError),
 }
 
+impl CallError {
+    /// Whether the daemon is ending, or has ended.
+    pub(crate) fn is_end(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::Answer { code: wire::code::SHUTTING_DOWN, .. })
+    }
+}
+
 impl From<ClientError> for CallError {
     fn from(error: ClientError) -> Self {
         if let Some(rpc) = error.rpc() {

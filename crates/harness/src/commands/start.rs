@@ -4,15 +4,19 @@ use super::verdict::{self, Expect};
 use super::wait::{End, Waiter};
 use super::{Context, examples, load, outcome, plan, wait};
 use crate::api::{self, StartParams, StartResult, StopParams, StopResult};
-use crate::connect::{self, Daemon};
+use crate::connect::{self, CallError, Daemon};
 use crate::error::{CommandError, next_steps};
 use crate::exit::Exit;
 use crate::project::Project;
 use crate::ui::describe::count;
 use crate::ui::prompt;
 use crate::ui::style;
+use async_io::Timer;
 use orchestrator::command::supported;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a daemon that is ending is waited for, to begin with the next one.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Start services and what they need, and wait until they are ready
 ///
@@ -72,8 +76,17 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         if args.dry_run {
             return dry_run(context, &project, &params, connect::existing(executor, &project).await?).await;
         }
-        let daemon = connect::or_start(executor, &project).await?;
-        start(context, &project, &daemon, params, args, begin).await
+        let (daemon, begun) = loop {
+            let daemon = connect::or_start(executor, &project).await?;
+            match Begun::ask(&daemon, &params).await {
+                // It is ending, for someone else's stop: the next one takes this.
+                Err(error) if error.is_end() && begin.elapsed() < ENDING => {
+                    Timer::after(Duration::from_millis(5)).await;
+                }
+                begun => break (daemon, begun?),
+            }
+        };
+        start(context, &project, &daemon, params, args, begin, begun).await
     })
 }
 
@@ -95,6 +108,20 @@ async fn dry_run(
     Ok(Exit::OK)
 }
 
+/// What a start has set in motion.
+struct Begun {
+    /// The processes that ran before, where they may be replaced.
+    before: Vec<(String, u32)>,
+    result: StartResult,
+}
+
+impl Begun {
+    async fn ask(daemon: &Daemon, params: &StartParams) -> Result<Self, CallError> {
+        let before = if params.apply { running_pids(daemon).await? } else { Vec::new() };
+        Ok(Self { before, result: daemon.call(api::STACK_START, params).await? })
+    }
+}
+
 async fn start(
     context: &Context,
     project: &Project,
@@ -102,9 +129,9 @@ async fn start(
     mut params: StartParams,
     args: &Args,
     begin: Instant,
+    begun: Begun,
 ) -> Result<Exit, CommandError> {
-    let before = if args.apply { running_pids(daemon).await? } else { Vec::new() };
-    let mut result: StartResult = daemon.call(api::STACK_START, &params).await?;
+    let Begun { before, mut result } = begun;
     for warning in &result.warnings {
         context.ui.warn(warning);
     }
@@ -164,7 +191,7 @@ struct Envelope<'a> {
 }
 
 /// The processes that run now, by instance.
-pub(super) async fn running_pids(daemon: &Daemon) -> Result<Vec<(String, u32)>, CommandError> {
+pub(super) async fn running_pids(daemon: &Daemon) -> Result<Vec<(String, u32)>, CallError> {
     use service_registry::model::Execution;
     let status: api::StatusResult = daemon.call(api::STACK_STATUS, &api::Names::default()).await?;
     let pids = status.instances.into_iter().filter_map(|entry| match entry.execution {
@@ -210,8 +237,7 @@ async fn roll_back(
     context.ui.say(format_args!("Stopping what this start began: {}", names.join(", ")));
     let params = StopParams { names, force: false, dependents: true, dry_run: false };
     let stopped: StopResult = daemon.call(api::STACK_STOP, &params).await?;
-    let names: Vec<String> = stopped.stopping.iter().map(ToString::to_string).collect();
-    waiter.stopped(&names).await?;
+    waiter.stopped(&stopped).await?;
     context.ui.say("Rolled back.");
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `harness stop`.
 
+use async_io::Timer;
 use super::wait::{End, Waiter};
 use super::{Context, examples, offline, plan, wait};
 use crate::api::{self, StopParams, StopResult, code};
@@ -14,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// How long the daemon may take to end after everything has stopped.
 const DAEMON_END: Duration = Duration::from_secs(10);
+
+/// How long a daemon that ends under a stop is replaced by the next.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// Stop services, what needs them first; without names everything, and the daemon
 ///
@@ -44,7 +48,7 @@ pub(crate) struct Args {
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let begin = Instant::now();
     let project = context.project()?;
-    connect::block_on(async |executor| {
+    connect::block_on(async |executor| loop {
         let daemon = match connect::existing(executor, &project).await? {
             Some(daemon) => daemon,
             // Services go on without a daemon: one is needed to stop them.
@@ -59,7 +63,13 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
                 );
             }
         };
-        stop(context, &project, &daemon, args, begin).await
+        match stop(context, &project, &daemon, args, begin).await {
+            // The daemon has ended under it, killed or by another stop: what that one left undone, the next one does.
+            Err(error) if error.exit == Exit::UNREACHABLE && begin.elapsed() < ENDING => {
+                Timer::after(Duration::from_millis(5)).await;
+            }
+            outcome => return outcome,
+        }
     })
 }
 
@@ -109,9 +119,8 @@ async fn stop(
             }
         },
     };
-    let names: Vec<String> = result.stopping.iter().map(ToString::to_string).collect();
     let mut waiter = Waiter::new(context, daemon, begin).await?;
-    match waiter.stopped(&names).await? {
+    match waiter.stopped(&result).await? {
         End::Settled => {}
         End::TimedOut => {
             return Err(CommandError::new(
@@ -125,9 +134,18 @@ async fn stop(
             return Ok(wait::interrupted());
         }
     }
-    if all {
-        end_daemon(daemon, &mut waiter, project).await?;
+    let again = waiter.started_again(&result);
+    if !again.is_empty() {
+        return Err(CommandError::new(
+            Exit::GENERAL,
+            format!("{} was started again meanwhile, by another command", again.join(", ")),
+        )
+        .hint("`harness status` shows what runs, `harness stop` stops it"));
     }
+    if all && !end_daemon(daemon, &mut waiter, project).await? {
+        context.ui.say("The daemon goes on: something was started meanwhile.");
+    }
+    let names: Vec<String> = result.stopping.iter().map(ToString::to_string).collect();
     if !context.ui.is_table() {
         context.ui.document(&Document {
             schema: 1,
@@ -170,20 +188,23 @@ fn agree(context: &Context, args: &Args, error: CallError) -> Result<bool, Comma
     Ok(agreed)
 }
 
-/// Ends the daemon and waits until it is gone, so that the next command doesn't meet it half-way.
+/// Ends the daemon and waits until it is gone, so that the next command doesn't meet it half-way. `false`: something is
+/// wanted of it again.
 pub(super) async fn end_daemon(
     daemon: &Daemon,
     waiter: &mut Waiter<'_>,
     project: &Project,
-) -> Result<(), CommandError> {
+) -> Result<bool, CommandError> {
     let ending = connect::Ending::of(project);
-    match daemon.call::<serde_json::Value>(api::DAEMON_STOP, &serde_json::json!({})).await {
+    match daemon.call::<api::EndResult>(api::DAEMON_STOP, &api::EndParams { if_idle: true }).await {
+        Ok(api::EndResult { ending: false }) => return Ok(false),
+        Ok(api::EndResult { ending: true }) => {}
         // It may close the connection before its answer is out.
-        Ok(_) | Err(CallError::Closed { .. }) => {}
+        Err(error) if error.is_end() => {}
         Err(error) => return Err(error.into()),
     }
     if waiter.closed(DAEMON_END).await && ending.ended(DAEMON_END).await {
-        return Ok(());
+        return Ok(true);
     }
     Err(CommandError::new(
         Exit::TIMED_OUT,

@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::verdict::{Expect, Verdict, judge, settled};
+use crate::api::StopResult;
 use crate::connect::{CallError, Change, Changes, Daemon};
 use crate::error::CommandError;
 use crate::exit::Exit;
@@ -146,12 +147,14 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    /// Waits until none of `names` runs any more, and says how it goes.
-    pub(super) async fn stopped(&mut self, names: &[String]) -> Result<End, CommandError> {
+    /// Waits until none of what is `stopping` runs any more, and says how it goes.
+    pub(super) async fn stopped(&mut self, stopping: &StopResult) -> Result<End, CommandError> {
+        let names: Vec<String> = stopping.stopping.iter().map(ToString::to_string).collect();
         loop {
+            let again = self.started_again(stopping);
             let gone: Vec<bool> = names.iter().map(|name| is_gone(self.board.entries.get(name))).collect();
-            let items = self.stop_items(names, &gone);
-            if gone.iter().all(|gone| *gone) {
+            let items = self.stop_items(&names, &gone, &again);
+            if names.iter().zip(&gone).all(|(name, gone)| *gone || again.contains(name)) {
                 self.finish(items);
                 return Ok(End::Settled);
             }
@@ -163,6 +166,18 @@ impl<'a> Waiter<'a> {
                 Wake::Interrupt => return Ok(self.leave(End::Interrupted)),
             }
         }
+    }
+
+    /// Those of what was stopping that have a new run: someone else has started them.
+    pub(super) fn started_again(&self, stopping: &StopResult) -> Vec<String> {
+        let again = stopping.stopping.iter().filter(|name| {
+            let run = match self.board.entries.get(&name.to_string()).map(|entry| &entry.execution) {
+                Some(Execution::Process { run, .. }) => run.as_ref(),
+                _ => None,
+            };
+            run.is_some() && run != stopping.runs.get(*name)
+        });
+        again.map(ToString::to_string).collect()
     }
 
     /// Waits until the other end of the connection is gone, at most `limit`.
@@ -252,10 +267,11 @@ impl<'a> Waiter<'a> {
         self.timed(states, &labels)
     }
 
-    fn stop_items(&mut self, names: &[String], gone: &[bool]) -> Vec<Item> {
+    fn stop_items(&mut self, names: &[String], gone: &[bool], again: &[String]) -> Vec<Item> {
         let labels = Labels::new(names.iter().map(|name| service_of(name)));
         let states = names.iter().zip(gone).map(|(name, gone)| {
             let (phase, text) = match self.board.entries.get(name) {
+                _ if again.contains(name) => (Phase::Failed, "started again meanwhile".to_owned()),
                 _ if *gone => (Phase::Done, "stopped".to_owned()),
                 Some(entry) if entry.status.state == State::Stopping => (Phase::Busy, "stopping".to_owned()),
                 _ => (Phase::Waiting, "waiting for what needs it to stop".to_owned()),
@@ -351,7 +367,7 @@ fn is_gone(entry: Option<&Entry>) -> bool {
     let code = entry.status.reason.as_ref().map(|reason| reason.code);
     match entry.status.state {
         State::Registered => code != Some(ReasonCode::Waiting),
-        State::Stopped | State::Failed => code != Some(ReasonCode::Backoff),
+        State::Stopped | State::Failed => !matches!(code, Some(ReasonCode::Backoff | ReasonCode::Replaced)),
         State::Starting | State::Running | State::Stopping => false,
     }
 }
@@ -410,6 +426,7 @@ mod tests {
             (Stopped, Some(ReasonCode::StopRequested), true),
             (Failed, Some(ReasonCode::GaveUp), true),
             (Failed, Some(ReasonCode::Backoff), false),
+            (Stopped, Some(ReasonCode::Replaced), false),
         ] {
             let mut entry = Entry::new("web", "web-1", jiff::Timestamp::UNIX_EPOCH);
             entry.status.state = state;

@@ -84,8 +84,8 @@ impl Methods for StackMethods {
                 api::STACK_EXEC => answer(shared.exec(read(params)?).await?),
                 api::DAEMON_STATUS => answer(shared.info()),
                 api::DAEMON_STOP => {
-                    shared.send(Command::End).await?;
-                    answer(serde_json::json!({}))
+                    let params: api::EndParams = read(params)?;
+                    answer(shared.end(params).await?)
                 }
                 other => Err(RpcError::new(
                     service_registry::wire::code::METHOD_NOT_FOUND,
@@ -129,6 +129,16 @@ impl Shared {
         let secrets = evaluate_secrets(&params.stack.secrets, &params.env).await.map_err(no_secret)?;
         let warnings = warnings(&params.stack);
         let order = StartOrder {
+    async fn end(&self, params: api::EndParams) -> Result<api::EndResult, RpcError> {
+        let ending = if params.if_idle {
+            self.ask_plain(Command::EndIfIdle).await?
+        } else {
+            self.send(Command::End).await?;
+            true
+        };
+        Ok(api::EndResult { ending })
+    }
+
             stack: Some(params.stack),
             env: params.env,
             secrets,
@@ -171,6 +181,7 @@ impl Shared {
         })
     }
 
+            runs: stopped.runs,
     async fn restart(&self, params: api::RestartParams) -> Result<api::RestartResult, RpcError> {
         let secrets = match &params.stack {
             Some(stack) => evaluate_secrets(&stack.secrets, &params.env).await.map_err(no_secret)?,

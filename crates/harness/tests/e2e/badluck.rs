@@ -39,24 +39,44 @@ fn only_the_bad_one_suffers(bad: &str, words: &[&str], state: &str, reason: &str
 #[test]
 fn a_missing_binary_is_named() {
     let words = ["bad failed", "nosuchprogram", "No such file"];
-    only_the_bad_one_suffers("command: nosuchprogram --flag", &words, "failed", "nosuchprogram: No such file");
+    only_the_bad_one_suffers(
+        "command: nosuchprogram --flag",
+        &words,
+        "failed",
+        "nosuchprogram: No such file",
+    );
 }
 
 #[test]
 fn a_directory_is_no_binary() {
-    only_the_bad_one_suffers("command: /tmp", &["bad failed", "/tmp", "denied"], "failed", "/tmp: Permission denied");
+    only_the_bad_one_suffers(
+        "command: /tmp",
+        &["bad failed", "/tmp", "denied"],
+        "failed",
+        "/tmp: Permission denied",
+    );
 }
 
 #[test]
 fn a_missing_working_directory_is_named() {
     let words = ["bad failed", "/no/such/folder", "No such file"];
-    only_the_bad_one_suffers("command: sleep 1000, working_dir: /no/such/folder", &words, "failed", "/no/such/folder");
+    only_the_bad_one_suffers(
+        "command: sleep 1000, working_dir: /no/such/folder",
+        &words,
+        "failed",
+        "/no/such/folder",
+    );
 }
 
 #[test]
 fn an_unknown_user_is_named() {
     let words = ["bad failed", "nosuchuser"];
-    only_the_bad_one_suffers("command: sleep 1000, user: nosuchuser", &words, "failed", "nosuchuser: no such user");
+    only_the_bad_one_suffers(
+        "command: sleep 1000, user: nosuchuser",
+        &words,
+        "failed",
+        "nosuchuser: no such user",
+    );
 }
 
 #[test]
@@ -135,7 +155,8 @@ services:
 "#,
     );
     project.run(&["start"]);
-    let (marked, unmarked, left) = (project.pid_in("marked"), project.pid_in("unmarked"), project.pid_in("left"));
+    let (marked, unmarked, left) =
+        (project.pid_in("marked"), project.pid_in("unmarked"), project.pid_in("left"));
     until("the leaver has ended", || project.state("leaver-1") == "failed");
     assert_eq!(project.instance("leaver-1")["exit"]["code"], 4);
     assert!(!alive(left), "a service that has ended leaves nothing");
@@ -224,7 +245,11 @@ services:
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     said(&start, &["hung", "1 ready"]);
     let hung = project.instance("hung-1");
-    assert_eq!((&hung["state"], &hung["summary"]), (&"starting".into(), &"starting (overdue)".into()), "{hung:#}");
+    assert_eq!(
+        (&hung["state"], &hung["summary"]),
+        (&"starting".into(), &"starting (overdue)".into()),
+        "{hung:#}"
+    );
     until("it is unhealthy", || project.instance("hung-1")["health"]["status"] == "unhealthy");
     assert_eq!(project.instance("other-1")["health"]["status"], "healthy");
     let probes = || project.read("probes").lines().filter_map(|line| line.parse().ok()).collect::<Vec<u32>>();
@@ -291,12 +316,14 @@ services:
         project.wait_for("done");
         assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
         until("the last line is logged", || {
-            project.ok(&["logs", "--no-prefix", "-n", "1", "flood"]).stdout.trim_start_matches('0').trim() == "1000000"
+            project.ok(&["logs", "--no-prefix", "-n", "1", "flood"]).stdout.trim_start_matches('0').trim()
+                == "1000000"
         });
         let folder = project.state_dir().join("instances/flood-1");
-        let logs = std::fs::read_dir(folder).unwrap().flatten().filter(|entry| {
-            entry.file_name().to_string_lossy().contains(".log")
-        });
+        let logs = std::fs::read_dir(folder)
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().contains(".log"));
         let sizes: Vec<u64> = logs.map(|entry| entry.metadata().unwrap().len()).collect();
         assert!(sizes.len() <= 3, "the current one and two more: {sizes:?}");
         assert!(sizes.iter().sum::<u64>() <= 3 * (1 << 20) + (1 << 18), "{sizes:?}");

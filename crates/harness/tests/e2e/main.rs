@@ -2,4 +2,8 @@
 
 mod support;
 
+mod adoption;
+mod badluck;
+mod concurrency;
 mod life;
+mod supervision;

@@ -43,7 +43,10 @@ services:
     assert_eq!(project.run(&["start"]).code, 3);
     until("it is given up", || project.instance("doomed-1")["reason"]["code"] == "gave-up");
     let seen = project.instance("doomed-1");
-    assert_eq!((&seen["state"], &seen["exit"]["code"], &seen["restarts"]), (&"failed".into(), &5.into(), &4.into()));
+    assert_eq!(
+        (&seen["state"], &seen["exit"]["code"], &seen["restarts"]),
+        (&"failed".into(), &5.into(), &4.into())
+    );
     assert_eq!(project.read("runs").lines().count(), 5, "the first and four retries");
     project.run(&["start"]);
     until("a start tries again", || project.read("runs").lines().count() == 10);
@@ -64,7 +67,8 @@ services:
     let pauses: Vec<i128> = runs
         .windows(2)
         .map(|two| {
-            let (ended, started) = (moment(&two[0]["state"]["exited"]["ended_at"]), moment(&two[1]["started_at"]));
+            let (ended, started) =
+                (moment(&two[0]["state"]["exited"]["ended_at"]), moment(&two[1]["started_at"]));
             started.duration_since(ended).as_millis()
         })
         .collect();
@@ -87,7 +91,9 @@ services:
         let (pid, begin) = (project.pid("web-1"), Instant::now());
         until("it is stable", || begin.elapsed() > Duration::from_millis(150));
         kill(pid, "KILL");
-        until("it is replaced", || project.instance("web-1")["pid"].as_u64().is_some_and(|new| new != u64::from(pid)));
+        until("it is replaced", || {
+            project.instance("web-1")["pid"].as_u64().is_some_and(|new| new != u64::from(pid))
+        });
         assert_eq!(project.instance("web-1")["restarts"], round);
     }
 }
@@ -134,7 +140,8 @@ services:
 "#,
     );
     project.ok(&["start"]);
-    let [db, follows, holds, ignores] = ["db-1", "follows-1", "holds-1", "ignores-1"].map(|name| project.pid(name));
+    let [db, follows, holds, ignores] =
+        ["db-1", "follows-1", "holds-1", "ignores-1"].map(|name| project.pid(name));
     kill(db, "KILL");
     until("the follower has a new run", || {
         let seen = project.instance("follows-1");
@@ -216,7 +223,9 @@ services:
     assert_eq!(runs(), 1, "not on a no-op");
     let pid = project.pid("web-1");
     kill(pid, "KILL");
-    until("web is back", || project.instance("web-1")["pid"].as_u64().is_some_and(|new| new != u64::from(pid)));
+    until("web is back", || {
+        project.instance("web-1")["pid"].as_u64().is_some_and(|new| new != u64::from(pid))
+    });
     assert_eq!(runs(), 1, "not on a crash");
     kill(project.daemon_pid(), "KILL");
     project.ok(&["start"]);
@@ -274,7 +283,11 @@ services:
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(files.split_whitespace().nth(3), Some("123"), "{files}");
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    assert_eq!(stat.rsplit_once(") ").unwrap().1.split(' ').nth(16), Some("7"), "nice, as proc_pid_stat(5) has it");
+    assert_eq!(
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(16),
+        Some("7"),
+        "nice, as proc_pid_stat(5) has it"
+    );
 }
 
 #[test]
