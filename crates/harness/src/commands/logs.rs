@@ -1,6 +1,6 @@
 //! `harness logs`: reads what the keepers wrote, so it needs no daemon.
 
-use super::{Context, examples, offline, outcome};
+use super::{Context, examples, load, offline, outcome};
 use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::project::Project;
@@ -11,6 +11,7 @@ use crate::ui::table::visible;
 use crate::ui::time::parse_moment;
 use command_executor::log::{self, Follower, LogLine, LogQuery};
 use jiff::Timestamp;
+use orchestrator::model::InstanceName;
 use regex_lite::Regex;
 
 /// Bytes that are gathered before they are written.
@@ -53,7 +54,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let project = context.project()?;
-    let instances = instances(&project, &args.names)?;
+    let instances = instances(context, &project, args)?;
     if instances.is_empty() && !args.follow {
         context.ui.say("There are no logs yet. `harness start` starts the services of services.yaml.");
         return Ok(Exit::OK);
@@ -97,7 +98,12 @@ fn follow(project: &Project, query: &LogQuery, output: &mut Output<'_>) -> Resul
     let mut follower = Follower::new(&project.state_dir, query)?;
     async_io::block_on(async {
         loop {
-            for line in follower.next().await? {
+            let lines = follower.next().await?;
+            if lines.is_empty() {
+                // The time `--until` is over.
+                return Ok(Exit::OK);
+            }
+            for line in lines {
                 output.line(&line)?;
             }
             output.flush()?;
@@ -105,29 +111,49 @@ fn follow(project: &Project, query: &LogQuery, output: &mut Output<'_>) -> Resul
     })
 }
 
-/// The instances that names mean: those that left something, in order.
-fn instances(project: &Project, names: &[String]) -> Result<Vec<String>, CommandError> {
-    let known = offline::logged_instances(project)?;
-    if names.is_empty() {
-        return Ok(known);
+/// The instances that names mean: those that left something, and those of the file that will when they are followed.
+fn instances(context: &Context, project: &Project, args: &Args) -> Result<Vec<String>, CommandError> {
+    let logged = offline::logged_instances(project)?;
+    let means = |name: &str, instance: &str| instance == name || super::wait::service_of(instance) == name;
+    let unheard = |name: &String| !logged.iter().any(|instance| means(name, instance));
+    let mut known = logged.clone();
+    if args.follow || args.names.iter().any(unheard) {
+        let declared = declared(context, project);
+        known.extend(declared.into_iter().filter(|instance| !logged.contains(instance)));
     }
     let mut chosen: Vec<String> = Vec::new();
-    for name in names {
-        let before = chosen.len();
-        for instance in &known {
-            if (instance == name || super::wait::service_of(instance) == name) && !chosen.contains(instance) {
-                chosen.push(instance.clone());
-            }
-        }
-        let repeated = chosen.iter().any(|c| c == name || super::wait::service_of(c) == name);
-        if chosen.len() == before && !repeated {
+    for name in &args.names {
+        if !known.iter().any(|instance| means(name, instance)) {
             let mut services: Vec<String> =
                 known.iter().map(|instance| super::wait::service_of(instance).to_owned()).collect();
             services.dedup();
             return Err(CommandError::unknown_name(name, &services));
         }
+        let found = known.iter().filter(|instance| means(name, instance) && !chosen.contains(instance));
+        let found: Vec<String> = found.cloned().collect();
+        chosen.extend(found);
+    }
+    if args.names.is_empty() {
+        chosen = known;
+    }
+    if !args.follow {
+        chosen.retain(|instance| logged.contains(instance));
     }
     Ok(chosen)
+}
+
+/// The instances of the file as it is now. None if it can't be read: logs are there also when it has errors.
+fn declared(context: &Context, project: &Project) -> Vec<String> {
+    if project.deleted {
+        return Vec::new();
+    }
+    let stack = load::read(context, project, false).stack;
+    let services = stack.iter().flat_map(|stack| stack.services.values());
+    services
+        .flat_map(|service| {
+            (1..=service.replicas).map(|number| InstanceName::new(service.name.clone(), number).to_string())
+        })
+        .collect()
 }
 
 struct Output<'a> {

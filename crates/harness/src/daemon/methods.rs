@@ -293,6 +293,7 @@ fn refusal(refused: Refused) -> RpcError {
         }
         Refused::HasDependents { dependents } => RpcError::new(code::HAS_DEPENDENTS, text)
             .with_data(serde_json::json!({ "dependents": dependents })),
+        Refused::NotRunning { .. } => RpcError::new(code::NOT_RUNNING, text),
         Refused::NoStack => RpcError::new(code::NO_STACK, text),
         Refused::Ports(_) => RpcError::new(code::PORTS, text),
     }

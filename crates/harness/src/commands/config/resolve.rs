@@ -72,13 +72,21 @@ impl World<'_> {
     fn text(&self, text: &str) -> Result<String, CommandError> {
         let mut out = String::new();
         let mut rest = text;
-        while let Some((before, tail)) = rest.split_once("${") {
-            let (hole, after) = tail
-                .split_once('}')
-                .ok_or_else(|| CommandError::usage(format!("'${{' is never closed in '{text}'")))?;
+        while let Some((before, tail)) = rest.split_once('$') {
             out.push_str(before);
-            out.push_str(&self.hole(hole)?);
-            rest = after;
+            if let Some(after) = tail.strip_prefix('$') {
+                out.push('$');
+                rest = after;
+            } else if let Some(inside) = tail.strip_prefix('{') {
+                let (hole, after) = inside
+                    .split_once('}')
+                    .ok_or_else(|| CommandError::usage(format!("'${{' is never closed in '{text}'")))?;
+                out.push_str(&self.hole(hole)?);
+                rest = after;
+            } else {
+                out.push('$');
+                rest = tail;
+            }
         }
         out.push_str(rest);
         Ok(out)
