@@ -80,7 +80,8 @@ fn listings_are_in_the_files_order() {
     assert_eq!(texts(&project.json(&["list"])["services"], "name"), ["web", "db", "cache"], "list");
     let shown = project.ok(&["config", "show"]).stdout;
     let services = &shown[shown.find("\nservices:").unwrap()..];
-    let at = |name: &str| services.find(&format!("\n  {name}:")).unwrap_or_else(|| panic!("{name} in {shown}"));
+    let at =
+        |name: &str| services.find(&format!("\n  {name}:")).unwrap_or_else(|| panic!("{name} in {shown}"));
     assert!(at("web") < at("db") && at("db") < at("cache"), "config show: {shown}");
     let unknown = project.run(&["start", "zzzzzz"]);
     assert!(unknown.stderr.contains("web, db, cache"), "{}", unknown.stderr);
@@ -96,7 +97,11 @@ fn what_changed_is_shown_with_its_keys_and_replaced_only_when_asked_for() {
     project.write_services(&STACK.replace(r#"[sleep, "1000"]"#, r#"[sleep, "2000"]"#));
     let start = project.ok(&["start"]);
     assert!(start.stderr.contains("cache-1") && start.stderr.contains("cache-2"), "{}", start.stderr);
-    assert!(start.stderr.contains("args") || start.stderr.contains("command"), "what differs: {}", start.stderr);
+    assert!(
+        start.stderr.contains("args") || start.stderr.contains("command"),
+        "what differs: {}",
+        start.stderr
+    );
     assert!(start.stderr.contains("harness start --apply"), "how to take it: {}", start.stderr);
     assert_eq!((project.pid("web-1"), project.pid("cache-1")), before);
     assert!(project.ok(&["status"]).stdout.contains("stale"));
@@ -143,8 +148,9 @@ fn services_that_left_the_file_are_named_and_stopped_when_asked_for() {
     }
     assert!(alive(db));
     assert_eq!(project.state("db-1"), "running", "an orphan is still listed");
-    project.ok(&["stop", "cache", "-y"]);
-    assert_eq!(project.state("cache-1"), "stopped", "an orphan can be stopped by its name");
+    let cache = project.pid("cache-1");
+    project.ok(&["stop", "cache"]);
+    assert!(!alive(cache), "an orphan can be stopped by its name");
     project.ok(&["start", "--remove-orphans"]);
     until("the orphan ends", || !alive(db));
     assert!(alive(web));
@@ -182,9 +188,10 @@ fn a_timeout_ends_the_waiting_with_5_and_leaves_running_what_runs() {
     let project = Project::new(SLOW);
     let start = project.run(&["start", "--timeout", "300ms"]);
     assert_eq!(start.code, 5, "{}", start.stderr);
-    assert!(start.stderr.contains("slow"), "which: {}", start.stderr);
+    assert!(start.stderr.contains("slow is not ready yet"), "which: {}", start.stderr);
+    assert!(start.stderr.contains("goes on: quick, slow"), "what runs: {}", start.stderr);
     assert!(start.stderr.contains("test exited with code 1"), "the check's last answer: {}", start.stderr);
-    assert!(start.stderr.contains("harness status"), "what to do: {}", start.stderr);
+    assert!(start.stderr.contains("harness health slow"), "what to do: {}", start.stderr);
     assert_eq!((project.state("quick-1"), project.state("slow-1")), ("running".into(), "starting".into()));
     let mut command = project.command(&["start", "-o", "json"]);
     command.env("HARNESS_TIMEOUT", "300ms");
@@ -210,7 +217,11 @@ services:
     let start = project.run(&["start"]);
     assert_eq!(start.code, 5, "{}", start.stderr);
     let slow = project.instance("slow-1");
-    assert_eq!((&slow["state"], &slow["reason"]["code"]), (&"starting".into(), &"overdue".into()), "{slow:#}");
+    assert_eq!(
+        (&slow["state"], &slow["reason"]["code"]),
+        (&"starting".into(), &"overdue".into()),
+        "{slow:#}"
+    );
     let pid = project.pid("slow-1");
     project.write("go", "");
     until("it and what waits for it come", || project.state("after-1") == "running");
@@ -234,7 +245,9 @@ services:
     );
     let start = project.run(&["start"]);
     assert_eq!(start.code, 3, "{}", start.stderr);
-    for said in ["bad line 12", "bad line 3\n", "exited with code 9", "blocked", "further", "harness logs bad"] {
+    for said in
+        ["bad line 12", "bad line 3\n", "exited with code 9", "blocked", "further", "harness logs bad"]
+    {
         assert!(start.stderr.contains(said), "{said}: {}", start.stderr);
     }
     assert!(!start.stderr.contains("bad line 2\n"), "ten lines are enough: {}", start.stderr);
@@ -246,7 +259,11 @@ services:
     let again = project.run(&["start", "-o", "json"]);
     assert_eq!(again.code, 3);
     let document: Value = serde_json::from_str(&again.stdout).unwrap();
-    assert_eq!(texts(&document["instances"], "outcome"), ["ready", "failed", "blocked", "blocked"], "{document:#}");
+    assert_eq!(
+        texts(&document["instances"], "outcome"),
+        ["ready", "failed", "blocked", "blocked"],
+        "{document:#}"
+    );
     let lines = document["instances"][1]["last_lines"].as_array().unwrap();
     assert_eq!((lines.len(), lines[9].as_str()), (10, Some("bad line 12")));
 }
@@ -348,7 +365,12 @@ fn restart_takes_the_new_text_and_tells_its_outcome() {
 fn status_is_one_document_in_every_form() {
     let project = Project::new(STACK);
     let before = project.ok(&["status"]);
-    assert!(before.stdout.is_empty() && before.stderr.contains("harness start"), "{}{}", before.stdout, before.stderr);
+    assert!(
+        before.stdout.is_empty() && before.stderr.contains("harness start"),
+        "{}{}",
+        before.stdout,
+        before.stderr
+    );
     project.ok(&["start", "web"]);
     let json = project.json(&["status"]);
     let yaml = project.ok(&["status", "-o", "yaml"]).stdout;
@@ -408,7 +430,11 @@ services:
     project.write("up", "");
     project.ok(&["start"]);
     std::fs::remove_file(project.path().join("up")).unwrap();
-    assert_eq!(project.json(&["health", "db"])["instances"][0]["health"]["status"], "healthy", "the last answer");
+    assert_eq!(
+        project.json(&["health", "db"])["instances"][0]["health"]["status"],
+        "healthy",
+        "the last answer"
+    );
     let now = project.run(&["health", "--run-now", "-o", "json"]);
     assert_eq!(now.code, 3, "{}{}", now.stdout, now.stderr);
     let now: Value = serde_json::from_str(&now.stdout).unwrap();
@@ -431,7 +457,6 @@ fn events_tell_what_happened_in_order_and_follow() {
     let text = project.ok(&["events", "db"]).stdout;
     let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what}: {text}"));
     assert!(at("starting") < at("running"), "{text}");
-    assert!(text.contains("healthy"), "{text}");
     let lines = project.ok(&["events", "-o", "json"]).stdout;
     let events: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let revisions: Vec<u64> = events.iter().map(|event| event["revision"].as_u64().unwrap()).collect();
@@ -466,7 +491,12 @@ fn an_unknown_service_is_refused_by_every_command_with_the_nearest_name() {
         assert_eq!(done.code, 2, "{args:?}\n{}\n{}", done.stdout, done.stderr);
         assert!(done.stderr.contains("did you mean 'cache'"), "{args:?}: {}", done.stderr);
     };
-    for args in [&["start", "cahce"][..], &["config", "env", "cahce"], &["config", "deps", "cahce"], &["config", "show", "cahce"]] {
+    for args in [
+        &["start", "cahce"][..],
+        &["config", "env", "cahce"],
+        &["config", "deps", "cahce"],
+        &["config", "show", "cahce"],
+    ] {
         refused(args);
     }
     project.ok(&["start", "cache"]);
@@ -496,7 +526,10 @@ fn the_daemon_tells_of_itself_and_can_be_ended_while_services_go_on() {
     let pid = project.pid("cache-1");
     let status = project.json(&["daemon", "status"]);
     assert_eq!((&status["schema"], &status["daemon"]["running"]), (&1.into(), &2.into()), "{status:#}");
-    assert_eq!(status["daemon"]["config"].as_str(), project.path().canonicalize().unwrap().join("services.yaml").to_str());
+    assert_eq!(
+        status["daemon"]["config"].as_str(),
+        project.path().canonicalize().unwrap().join("services.yaml").to_str()
+    );
     let table = project.ok(&["daemon", "status"]).stdout;
     assert!(table.contains(&project.daemon_pid().to_string()), "{table}");
     let daemon = project.daemon_pid();
@@ -508,7 +541,9 @@ fn the_daemon_tells_of_itself_and_can_be_ended_while_services_go_on() {
     project.ok(&["daemon", "stop"]);
 
     let run = Running::piped(project.command(&["daemon", "run"]));
-    until("the daemon in the foreground answers", || !project.json(&["daemon", "status"])["daemon"].is_null());
+    until("the daemon in the foreground answers", || {
+        !project.json(&["daemon", "status"])["daemon"].is_null()
+    });
     assert_eq!(project.pid("cache-1"), pid, "adopted");
     let second = project.run(&["daemon", "run"]);
     assert_eq!(second.code, 1, "{}", second.stderr);

@@ -178,7 +178,11 @@ fn stopping_what_others_need_asks_and_the_answer_is_no_unless_it_is_yes() {
         stop.press(keys);
         let done = stop.end();
         assert_eq!(done.code, 0, "{}", done.stdout);
-        assert_eq!((project.state("db-1"), project.state("web-1")), ("running".into(), "running".into()), "{keys:?}");
+        assert_eq!(
+            (project.state("db-1"), project.state("web-1")),
+            ("running".into(), "running".into()),
+            "{keys:?}"
+        );
     }
     let mut stop = Running::in_terminal(project.command(&["stop", "db"]));
     stop.shows("Stop these too?");
@@ -234,8 +238,15 @@ fn status_watch_redraws_in_place_until_it_is_interrupted() {
     let done = watch.end();
     assert!(done.code == 130 || done.code == -2, "{}: {shown}", done.code);
     assert!(!shown.contains("\u{1b}[2J"), "clearing the screen flickers: {shown:?}");
-    assert!(shown.contains("\u{1b}[?2026h") && shown.contains("\u{1b}[?2026l"), "frames aren't synchronised: {shown:?}");
-    assert_eq!(shown.matches("\u{1b}[?2026h").count(), shown.matches("\u{1b}[?2026l").count(), "a frame was left open");
+    assert!(
+        shown.contains("\u{1b}[?2026h") && shown.contains("\u{1b}[?2026l"),
+        "frames aren't synchronised: {shown:?}"
+    );
+    assert_eq!(
+        shown.matches("\u{1b}[?2026h").count(),
+        shown.matches("\u{1b}[?2026l").count(),
+        "a frame was left open"
+    );
     assert!(!shown.contains("\u{1b}[?25l") || shown.contains("\u{1b}[?25h"), "the cursor stays hidden");
 }
 
@@ -271,7 +282,9 @@ fn colours_only_where_someone_looks_or_asks() {
         let running = if terminal {
             // `in_terminal` removes NO_COLOR, so it is set behind `env`.
             let mut wrapped = Command::new("env");
-            wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(project.path());
+            wrapped
+                .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+                .current_dir(project.path());
             wrapped.args(env.map(|(name, value)| format!("{name}={value}"))).arg(command.get_program());
             wrapped.args(command.get_args());
             Running::in_terminal(wrapped)
@@ -281,7 +294,9 @@ fn colours_only_where_someone_looks_or_asks() {
         };
         let done = running.end();
         assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
-        done.stdout.contains("\u{1b}[3") || done.stdout.contains("\u{1b}[1") || done.stdout.contains("\u{1b}[2m")
+        done.stdout.contains("\u{1b}[3")
+            || done.stdout.contains("\u{1b}[1")
+            || done.stdout.contains("\u{1b}[2m")
     };
     assert!(painted(&["status"], None, true), "a terminal");
     assert!(!painted(&["status"], Some(("NO_COLOR", "1")), true), "NO_COLOR");
