@@ -55,6 +55,7 @@ mod keep;
 mod outbox;
 mod region;
 mod sys;
+pub(crate) use sys::kill_with_this_thread;
 mod tree;
 mod writer;
 

@@ -66,7 +66,8 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> KeeperError {
     move |source| KeeperError::Scan { what, source }
 }
 
-/// The newest run of each instance, and older ones of which something is alive. Files that aren't records are skipped:
+/// The newest run of each instance, older ones of which something is alive, and those of this boot whose end nobody has
+/// recorded. Files that aren't records are skipped:
 /// they are somebody else's, or the half of something that never was.
 pub(super) fn scan(state: &Path) -> Result<Vec<FoundRun>, KeeperError> {
     let boot_id = identity::boot_id().map_err(failed("the boot id"))?;
@@ -98,7 +99,8 @@ pub(super) fn scan(state: &Path) -> Result<Vec<FoundRun>, KeeperError> {
         .filter_map(|(record, newest)| {
             let liveness = liveness(&record, &boot_id, left.remove(&record.run).unwrap_or_default());
             let alive = matches!(liveness, Liveness::KeeperAlive | Liveness::KeeperDeadProcessesLeft(_));
-            (newest || alive).then_some(FoundRun { record, liveness })
+            let unrecorded = liveness == Liveness::Dead && !record.state.is_final();
+            (newest || alive || unrecorded).then_some(FoundRun { record, liveness })
         })
         .collect();
     found.sort_by(|a, b| (&a.record.instance, a.record.run).cmp(&(&b.record.instance, b.record.run)));
@@ -269,5 +271,51 @@ fn wait(process: &OwnedFd, patience: Duration) -> bool {
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keeper::record::Exit;
+
+    #[test]
+    fn a_run_whose_end_nobody_recorded_is_found_behind_a_newer_one() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("instances");
+        std::fs::create_dir(&path).unwrap();
+        let instances = std::fs::File::open(path).unwrap();
+        let folder = runs::instance_folder(instances.as_fd(), "web-1").unwrap();
+        let gone = ProcessIdentity { pid: 1, start: u64::MAX, inode: None };
+        let exited = || RunState::Exited {
+            exit: Exit::Code(0),
+            ended_at: Timestamp::UNIX_EPOCH,
+            process: Some(gone),
+            left: Vec::new(),
+        };
+        let boot_id = identity::boot_id().unwrap();
+        let states = [exited(), RunState::Running { process: gone }, exited()];
+        let runs: Vec<RunId> = states.iter().map(|_| RunId::generate()).collect();
+        for (state, run) in states.into_iter().zip(&runs) {
+            let record = RunRecord {
+                version: RECORD_VERSION,
+                protocol: 1,
+                instance: "web-1".into(),
+                run: *run,
+                boot_id: boot_id.clone(),
+                keeper: Some(gone),
+                started_at: Timestamp::UNIX_EPOCH,
+                program: String::new(),
+                state,
+                gaps: Vec::new(),
+            };
+            write_record(folder.as_fd(), &record, Writing::First).unwrap();
+        }
+        let found: Vec<RunId> = scan(state.path()).unwrap().iter().map(|found| found.record.run).collect();
+        assert_eq!(found, [runs[1], runs[2]]);
+        let ended = ensure_gone(state.path(), "web-1", runs[1], || false).unwrap();
+        assert!(ended.record.unwrap().state.is_final());
+        let found = scan(state.path()).unwrap();
+        assert_eq!(found.iter().map(|found| found.record.run).collect::<Vec<_>>(), [runs[2]]);
     }
 }

@@ -28,6 +28,22 @@ pub(super) fn poll(fds: &mut [libc::pollfd], timeout_ms: c_int) -> io::Result<()
     }
 }
 
+/// Lets what the command starts be killed when the calling thread ends, also when that is by SIGKILL. Set after a change of
+/// user, which would clear it.
+pub(crate) fn kill_with_this_thread(command: &mut std::process::Command) {
+    let parent = rustix::process::getpid();
+    let set = move || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // It may have ended before that.
+        match rustix::process::getppid() == Some(parent) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    };
+    // SAFETY: between fork and exec, it makes two system calls and allocates nothing.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, set) };
+}
+
 /// Blocks every signal for this thread, and gives every signal its default action: what the program's start-up code
 /// or whoever started it had ignored would be inherited by the services.
 pub(super) fn reset_signals() {

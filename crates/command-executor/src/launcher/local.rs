@@ -15,6 +15,7 @@ use std::os::unix::process::CommandExt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LocalLauncher {
     open_files: Option<u64>,
+    with_thread: bool,
 }
 
 impl LocalLauncher {
@@ -28,6 +29,14 @@ impl LocalLauncher {
     #[must_use]
     pub fn with_open_files(mut self, limit: u64) -> Self {
         self.open_files = Some(limit);
+        self
+    }
+
+    /// Children are killed when the thread that launched them ends, also when it is killed: only for a thread that lives
+    /// as long as they may. What they started themselves lives on.
+    #[must_use]
+    pub fn killed_with_thread(mut self) -> Self {
+        self.with_thread = true;
         self
     }
 
@@ -49,6 +58,9 @@ impl Launcher for LocalLauncher {
     fn launch(&self, command: &Command) -> Result<(ProcessHandle, ProcessEvents), LaunchError> {
         let mut prepared = command.to_std();
         prepared.process_group(0);
+        if self.with_thread {
+            crate::keeper::kill_with_this_thread(&mut prepared);
+        }
         let mut prepared = async_process::Command::from(prepared);
         let (stdin, input) = match command.get_stdin() {
             Stdin::Null => (Stdio::null(), None),
@@ -87,5 +99,33 @@ fn explain(command: &Command, source: io::Error) -> LaunchError {
         // ENOEXEC has no kind of its own.
         _ if source.raw_os_error() == Some(libc::ENOEXEC) => LaunchError::NotExecutable { program, source },
         _ => LaunchError::Spawn { program, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_child_is_killed_with_the_thread_that_launched_it() {
+        let launched = std::thread::spawn(|| {
+            let command = Command::new("sleep").args(["1000"]);
+            let (handle, events) = LocalLauncher::new().killed_with_thread().launch(&command).unwrap();
+            let pid = handle.pid();
+            // As if the program were killed: nothing is dropped.
+            std::mem::forget((handle, events));
+            pid
+        });
+        let pid = launched.join().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let lives = || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+        };
+        while lives() {
+            assert!(Instant::now() < deadline, "it lives on");
+            std::thread::yield_now();
+        }
     }
 }
