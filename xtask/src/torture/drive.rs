@@ -52,6 +52,16 @@ pub(crate) struct Called {
     pub(crate) done: Done,
 }
 
+impl Called {
+    /// In one paragraph.
+    pub(crate) fn describe(&self) -> String {
+        let Self { text, began, ended, done } = self;
+        let code = done.code.map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
+        let said = format!("{}{}", done.stdout, done.stderr);
+        format!("`{text}` ({began} to {ended} ms) ended with {code}: {}", said.trim())
+    }
+}
+
 /// All commands, and the orders among them.
 #[derive(Default)]
 pub(crate) struct Calls {

@@ -4,16 +4,21 @@ use super::check::{self, Circumstances};
 use super::drive::{self, Calls, Deeds};
 use super::evidence;
 use super::failed;
-use super::orders::{self, Goal};
+use super::orders::{self, Goal, Order};
 use super::process;
 use super::project::Project;
 use super::report::Report;
+use super::rng::Rng;
 use super::stack::{self, Service, Temper};
 use crate::shell::Failure;
+use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
+
+/// Orders after which the daemon is killed.
+const KEPT_ORDERS: usize = 12;
 
 /// How long things may take to become as they were ordered.
 const SETTLING: Duration = Duration::from_secs(30);
@@ -32,10 +37,13 @@ pub(crate) fn prove(
     project: &Project,
     services: &[Service],
     deeds: &Deeds,
-    calls: &Calls,
+    calls: &mut Calls,
     report: &mut Report,
 ) -> Result<(), Failure> {
     judge_calls(calls, deeds, report);
+    let said: String = calls.called.iter().map(|called| called.describe() + "\n").collect();
+    fs::write(project.folder.join("commands"), said).map_err(failed("the list of commands"))?;
+    acknowledged_and_killed(project, services, calls, report)?;
     for _ in 0..3 {
         report.adoptions_50.push(project.daemon_again().map_err(failed("a new daemon"))?);
     }
@@ -52,6 +60,43 @@ pub(crate) fn prove(
     Ok(())
 }
 
+/// Orders one by one, the daemon killed as soon as each is acknowledged: what was answered must be kept all the same.
+fn acknowledged_and_killed(
+    project: &Project,
+    services: &[Service],
+    calls: &mut Calls,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let mut rng = Rng::new(report.seed);
+    // After everything else, also what may come late.
+    let mut at = calls.orders.iter().map(|order| order.ended).max().unwrap_or(0) + 10_000;
+    for number in 0..KEPT_ORDERS {
+        let chosen = rng.below(services.len());
+        let name = services.get(chosen).map(|service| service.name.as_str()).unwrap_or_default();
+        let (args, about, goal) = if number % 3 == 2 {
+            (vec!["start", "--no-wait", name], stack::with_needs(services, &[chosen]), Goal::Up)
+        } else {
+            (vec!["stop", name, "-y"], stack::with_dependents(services, &[chosen]), Goal::Down)
+        };
+        let done = project.run(&args).map_err(failed("an order"))?;
+        project.signal_daemon(Signal::KILL);
+        if done.code != Some(0) {
+            report.violation(format!("`{}` ended with {:?}: {}", args.join(" "), done.code, done.stderr));
+        }
+        calls.orders.push(Order {
+            text: args.join(" "),
+            services: about,
+            goal,
+            began: at,
+            ended: at + 1,
+            acknowledged: done.code == Some(0),
+            alive: Vec::new(),
+        });
+        at += 2;
+    }
+    Ok(())
+}
+
 fn judge_calls(calls: &Calls, deeds: &Deeds, report: &mut Report) {
     let mut codes: BTreeMap<String, usize> = BTreeMap::new();
     for called in &calls.called {
@@ -61,10 +106,7 @@ fn judge_calls(calls: &Calls, deeds: &Deeds, report: &mut Report) {
             .outages
             .iter()
             .any(|(from, to)| *from <= called.ended && called.began.saturating_sub(200) <= *to);
-        let said = format!(
-            "`{}` ({} to {} ms) ended with {code:?}: {} {}",
-            called.text, called.began, called.ended, called.done.stdout, called.done.stderr
-        );
+        let said = called.describe();
         match code {
             None => report.violation(format!("stuck or killed: {said}")),
             _ if called.done.stderr.contains("panicked") => report.violation(format!("a panic: {said}")),

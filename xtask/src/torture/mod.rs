@@ -184,8 +184,8 @@ fn attack(
     println!("{} actions; what is done stands in {}/journal", schedule.len(), project.folder.display());
     let driver =
         Driver::new(Arc::clone(&project), Arc::clone(&services), disks).map_err(failed("the journal"))?;
-    let (deeds, calls) = driver.run(&schedule, arguments.seconds).map_err(failed("the attack"))?;
-    final_proof::prove(&project, &services, &deeds, &calls, report)?;
+    let (deeds, mut calls) = driver.run(&schedule, arguments.seconds).map_err(failed("the attack"))?;
+    final_proof::prove(&project, &services, &deeds, &mut calls, report)?;
     report.deeds = deeds;
     Ok(())
 }

@@ -45,7 +45,7 @@ pub(crate) struct Done {
 impl Project {
     /// A project in `folder`, which is made.
     pub(crate) fn new(folder: &Path, programs: Programs) -> io::Result<Self> {
-        for name in ["truth", "locks", "state", "calls"] {
+        for name in ["truth", "locks", "state"] {
             fs::create_dir_all(folder.join(name))?;
         }
         let folder = folder.canonicalize()?;

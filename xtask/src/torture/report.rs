@@ -10,7 +10,8 @@ const SHOWN: usize = 40;
 /// All that is reported.
 #[derive(Default)]
 pub(crate) struct Report {
-    seed: u64,
+    /// What decides everything.
+    pub(crate) seed: u64,
     seconds: u64,
     /// What must not be.
     pub(crate) violations: Vec<String>,
