@@ -21,7 +21,7 @@ use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use async_net::unix::UnixStream;
 use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::Message;
+use async_tungstenite::tungstenite::{self, Message};
 use async_tungstenite::tungstenite::protocol::WebSocketConfig;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use futures_lite::{FutureExt as _, StreamExt as _};
@@ -240,24 +240,38 @@ impl Client {
     }
 }
 
-async fn handshake<S>(
-    stream: S,
-    options: &ClientOptions,
-) -> Result<(WebSocketStream<S>, wire::HelloResult), ClientError>
+/// Opens a WebSocket over the stream.
+async fn open<S>(stream: S, options: &ClientOptions) -> Result<WebSocketStream<S>, ClientError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let broken = |source| ClientError::Handshake { source: Arc::new(source) };
     let config = WebSocketConfig::default()
         .read_buffer_size(32 * 1024)
         .write_buffer_size(4 * 1024)
         .max_message_size(Some(options.max_message))
         .max_frame_size(Some(options.max_message));
     let request = async_tungstenite::client_async_with_config("ws://harness/", stream, Some(config));
-    let (mut websocket, _) = request.await.map_err(broken)?;
-    let hello = wire::HelloParams { protocol: wire::PROTOCOL, client: options.name.clone() };
-    let text = wire::request(&Id::Number(0), wire::HELLO, &hello)
-        .map_err(|source| ClientError::Encode { method: wire::HELLO.to_owned(), source: Arc::new(source) })?;
+    let (websocket, _) = request.await.map_err(broken)?;
+    Ok(websocket)
+}
+
+fn broken(source: tungstenite::Error) -> ClientError {
+    ClientError::Handshake { source: Arc::new(source) }
+}
+
+/// Asks the first thing on a connection, and waits for its answer.
+async fn ask_first<S, P, R>(
+    websocket: &mut WebSocketStream<S>,
+    method: &str,
+    params: &P,
+) -> Result<R, ClientError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    P: Serialize + ?Sized,
+    R: DeserializeOwned,
+{
+    let text = wire::request(&Id::Number(0), method, &params)
+        .map_err(|source| ClientError::Encode { method: method.to_owned(), source: Arc::new(source) })?;
     websocket.send(Message::text(text)).await.map_err(broken)?;
     loop {
         let text = match websocket.next().await {
@@ -269,25 +283,65 @@ where
             Some(Err(error)) => return Err(broken(error)),
         };
         return match wire::parse_incoming(&text) {
-            Ok(Incoming::Answer(_, Ok(result))) => {
-                let server = serde_json::from_str(result.get()).map_err(|source| ClientError::Decode {
-                    method: wire::HELLO.to_owned(),
-                    source: Arc::new(source),
-                })?;
-                Ok((websocket, server))
-            }
-            Ok(Incoming::Answer(_, Err(source))) => Err(refused(source)),
+            Ok(Incoming::Answer(_, Ok(result))) => serde_json::from_str(result.get()).map_err(|source| {
+                ClientError::Decode { method: method.to_owned(), source: Arc::new(source) }
+            }),
+            Ok(Incoming::Answer(_, Err(source))) => Err(refused(method, source)),
             Ok(Incoming::Notification { .. }) | Err(_) => {
-                Err(ClientError::Closed { reason: "the server did not answer `hello`".to_owned() })
+                Err(ClientError::Closed { reason: format!("the server did not answer `{method}`") })
             }
         };
     }
 }
 
-fn refused(source: RpcError) -> ClientError {
+async fn handshake<S>(
+    stream: S,
+    options: &ClientOptions,
+) -> Result<(WebSocketStream<S>, wire::HelloResult), ClientError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut websocket = open(stream, options).await?;
+    let oldest = Some(wire::OLDEST);
+    let hello = wire::HelloParams { protocol: wire::PROTOCOL, oldest, client: options.name.clone() };
+    let server = ask_first(&mut websocket, wire::HELLO, &hello).await?;
+    Ok((websocket, server))
+}
+
+/// Calls a method of [`crate::server::Methods::ungreeted`] on a connection of its own: for a server with which no common
+/// protocol was found.
+///
+/// # Errors
+///
+/// As [`Client::connect_unix`] and [`Client::call`].
+pub async fn call_ungreeted<P, R>(
+    path: &Path,
+    options: &ClientOptions,
+    method: &str,
+    params: &P,
+) -> Result<R, ClientError>
+where
+    P: Serialize + ?Sized,
+    R: DeserializeOwned,
+{
+    let failed = |source| ClientError::Connect { path: path.to_owned(), source: Arc::new(source) };
+    let short = Short::new(path).map_err(failed)?;
+    let after = options.connect_timeout;
+    let late = async {
+        Timer::after(after).await;
+        Err(ClientError::TimedOut { method: method.to_owned(), after })
+    };
+    let exchange = async {
+        let stream = UnixStream::connect(short.path()).await.map_err(failed)?;
+        ask_first(&mut open(stream, options).await?, method, params).await
+    };
+    exchange.or(late).await
+}
+
+fn refused(method: &str, source: RpcError) -> ClientError {
     if source.code == code::PROTOCOL_MISMATCH {
         ClientError::Incompatible { source }
     } else {
-        ClientError::Rpc { method: wire::HELLO.to_owned(), source }
+        ClientError::Rpc { method: method.to_owned(), source }
     }
 }

@@ -38,6 +38,12 @@ pub trait Methods: Send + Sync + 'static {
     /// Their names; others are never called.
     fn names(&self) -> &[&str];
 
+    /// Those of them that are carried out before `hello` too, for a client that speaks no common protocol: what they
+    /// mean never changes.
+    fn ungreeted(&self) -> &[&str] {
+        &[]
+    }
+
     /// Carries one out. The future is dropped when the connection ends: what must be finished belongs into a task of
     /// the host's own. It must not block its thread.
     fn call(

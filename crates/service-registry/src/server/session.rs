@@ -99,7 +99,7 @@ impl Session {
         let Some(id) = request.id else { return };
         let answer = match request.method.as_str() {
             wire::HELLO => self.hello(&id, request.params),
-            _ if self.client.is_none() => {
+            method if self.client.is_none() && !self.shared.methods.ungreeted().contains(&method) => {
                 Err(RpcError::new(code::HELLO_REQUIRED, "`hello` must be the first request"))
             }
             wire::EVENTS_SUBSCRIBE => match self.subscribe(request.params) {
@@ -122,20 +122,21 @@ impl Session {
 
     fn hello(&mut self, id: &Id, params: Value) -> Result<String, RpcError> {
         let hello: wire::HelloParams = decode(params)?;
-        if hello.protocol != wire::PROTOCOL {
-            let who = if hello.protocol < wire::PROTOCOL { "client" } else { "server" };
+        let Some(protocol) = wire::agree(hello.protocol, hello.oldest) else {
+            let who = if hello.protocol < wire::OLDEST { "client" } else { "server" };
             let text = format!(
                 "the client speaks protocol {}, this server {}: use a newer {who}",
                 hello.protocol,
                 wire::PROTOCOL
             );
-            return Err(RpcError::new(code::PROTOCOL_MISMATCH, text)
-                .with_data(json!({ "protocol": wire::PROTOCOL, "server": server_name() })));
-        }
+            return Err(RpcError::new(code::PROTOCOL_MISMATCH, text).with_data(
+                json!({ "protocol": wire::PROTOCOL, "oldest": wire::OLDEST, "server": server_name() }),
+            ));
+        };
         self.client =
             Some(hello.client.chars().filter(|c| !c.is_control()).take(128).collect::<String>().into());
         let result = wire::HelloResult {
-            protocol: wire::PROTOCOL,
+            protocol,
             server: server_name(),
             capabilities: self.method_names(),
             revision: self.shared.registry.revision(),

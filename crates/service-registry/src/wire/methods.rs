@@ -8,8 +8,11 @@ use std::sync::Arc;
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloParams {
-    /// [`super::PROTOCOL`] of the client.
+    /// [`super::PROTOCOL`] of the client: the newest that it speaks.
     pub protocol: u32,
+    /// The oldest that it speaks as well; absent where it speaks one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<u32>,
     /// Its name and version, for logs: `harness 0.1.0`.
     pub client: String,
 }
@@ -17,7 +20,7 @@ pub struct HelloParams {
 /// Who answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloResult {
-    /// [`super::PROTOCOL`] of the server.
+    /// The protocol of this connection: the newest that both speak.
     pub protocol: u32,
     /// Its name and version.
     pub server: String,

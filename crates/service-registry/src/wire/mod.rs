@@ -23,6 +23,20 @@ pub use methods::{
 /// fields and notifications don't raise it.
 pub const PROTOCOL: u32 = 1;
 
+/// The oldest version that is spoken here as well.
+pub const OLDEST: u32 = 1;
+
+/// The newest version that both sides speak, when the other side speaks those from `oldest` (`None`: just the one) to
+/// `newest`.
+pub fn agree(newest: u32, oldest: Option<u32>) -> Option<u32> {
+    agree_between(OLDEST..=PROTOCOL, newest, oldest)
+}
+
+fn agree_between(ours: std::ops::RangeInclusive<u32>, newest: u32, oldest: Option<u32>) -> Option<u32> {
+    let common = newest.min(*ours.end());
+    (common >= oldest.unwrap_or(newest).max(*ours.start())).then_some(common)
+}
+
 /// [`HelloParams`] → [`HelloResult`]; must come first.
 pub const HELLO: &str = "hello";
 /// [`crate::registry::Filter`] (its names) → [`ListResult`].
@@ -64,3 +78,25 @@ pub const EVENTS_SNAPSHOT: &str = "events.snapshot";
 pub const EVENTS_EVENT: &str = "events.event";
 /// Notification: [`DroppedNote`]; the subscription is over.
 pub const EVENTS_DROPPED: &str = "events.dropped";
+
+#[cfg(test)]
+mod tests {
+    use super::agree_between;
+
+    #[test]
+    fn the_newest_common_version_is_spoken() {
+        for (ours, newest, oldest, agreed) in [
+            (1..=1, 1, None, Some(1)),
+            (1..=1, 2, Some(1), Some(1)),
+            (1..=1, 2, None, None),
+            (1..=1, 3, Some(2), None),
+            (2..=3, 1, None, None),
+            (2..=3, 2, Some(1), Some(2)),
+            (2..=3, 9, Some(1), Some(3)),
+            (1..=1, 0, None, None),
+            (1..=2, 1, Some(7), None),
+        ] {
+            assert_eq!(agree_between(ours.clone(), newest, oldest), agreed, "{ours:?} {newest} {oldest:?}");
+        }
+    }
+}

@@ -7,6 +7,7 @@ use async_tungstenite::tungstenite::{Bytes, Message};
 use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use futures_lite::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
+use service_registry::client::{ClientOptions, call_ungreeted};
 use service_registry::server::Limits;
 use service_registry::wire::{PROTOCOL, code};
 use smol::block_on;
@@ -116,7 +117,7 @@ fn bad_requests_are_answered_and_the_connection_goes_on() {
 }
 
 #[test]
-fn hello_must_come_first_in_time_and_with_the_same_protocol() {
+fn hello_must_come_first_in_time_and_with_a_common_protocol() {
     let folder = tempfile::tempdir().unwrap();
     block_on(soon("it", async {
         let served = Served::start(folder.path(), in_memory(options()).await, short());
@@ -127,6 +128,18 @@ fn hello_must_come_first_in_time_and_with_the_same_protocol() {
         let answer = ask(&mut one, &hello.to_string()).await;
         assert_eq!(answer["error"]["code"], code::PROTOCOL_MISMATCH);
         assert!(answer["error"]["message"].as_str().unwrap().ends_with("use a newer server"), "{answer}");
+        // what both have ever meant by it is done even so
+        let who = ask(&mut one, r#"{"jsonrpc":"2.0","id":3,"method":"test.who"}"#).await;
+        assert_eq!(who["result"]["client"], "");
+        let options = ClientOptions::default();
+        let who: Value = call_ungreeted(&served.path, &options, "test.who", &json!({})).await.unwrap();
+        assert_eq!(who["client"], "");
+        let other = call_ungreeted::<_, Value>(&served.path, &options, "test.echo", &json!({})).await;
+        assert_eq!(other.unwrap_err().code(), Some(code::HELLO_REQUIRED));
+        // a newer client that still speaks the server's protocol is welcome
+        let mut newer = raw(&served).await;
+        let hello = json!({"jsonrpc":"2.0","id":4,"method":"hello","params":{"protocol":PROTOCOL + 1,"oldest":PROTOCOL,"client":"new"}});
+        assert_eq!(ask(&mut newer, &hello.to_string()).await["result"]["protocol"], PROTOCOL);
         // it never says hello: the connection ends by itself
         while let Some(Ok(_)) = one.next().await {}
         is_well(&served).await;

@@ -81,6 +81,10 @@ impl Methods for TestMethods {
         &["test.echo", "test.hang", "test.panic", "test.who"]
     }
 
+    fn ungreeted(&self) -> &[&str] {
+        &["test.who"]
+    }
+
     fn call(
         &self,
         ctx: CallContext,
