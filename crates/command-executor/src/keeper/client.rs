@@ -3,7 +3,7 @@
 use super::{
     orphans::Orphans,
     record::{RecordError, RunState},
-    report::{Control, MAX_DATAGRAM, PROTOCOL, Report, StopRequest, decode, encode},
+    report::{Control, MAX_DATAGRAM, PROTOCOL, Report, StopRequest, decode, encode_as},
     scan::{self, EndedRun, FoundRun},
     socket::{
         self, DAEMON, Frame, Hello, MAX_FRAME, Request, control_name, first_frame, stdin_name, zygote_name,
@@ -19,6 +19,7 @@ use rustix::{
     io::Errno,
 };
 use std::{
+    collections::BTreeMap,
     fs::{DirBuilder, File},
     io,
     os::{
@@ -183,6 +184,8 @@ struct Shared {
     /// Says that `link` has become another.
     changed: (async_channel::Sender<()>, async_channel::Receiver<()>),
     orphans: Orphans,
+    /// Runs whose keepers speak an older protocol, and which.
+    older: Mutex<BTreeMap<RunId, u32>>,
 }
 
 /// The keepers of one state folder. Cheap to clone; one process at a time may hold it open.
@@ -233,6 +236,7 @@ impl Keepers {
             link: Mutex::default(),
             changed: async_channel::bounded(1),
             orphans: Orphans::default(),
+            older: Mutex::default(),
         })))
     }
 
@@ -407,23 +411,50 @@ impl Keepers {
     }
 
     /// What exists, for a daemon that has just come: the newest run of each instance and older ones still alive, with
-    /// the runs that a living zygote was asked for and that have written nothing yet.
+    /// the runs that a living zygote (of this build or of another) was asked for and that have written nothing yet.
     pub async fn adopt(&self) -> Result<Vec<FoundRun>, KeeperError> {
-        let hello = match self.connect() {
-            Some(stream) => Some(ask_hello(stream).or(timed_out()).await.map_err(KeeperError::Zygote)?),
-            None => None,
-        };
+        let own = zygote_name(&self.0.options.build);
+        let (mut handed, mut cared_for) = (Vec::new(), Vec::new());
+        for name in socket::zygote_names(self.0.run_folder.as_fd()).map_err(KeeperError::Zygote)? {
+            let keepers = self.ask_keepers(&name).await.map_err(KeeperError::Zygote)?;
+            if name == own {
+                cared_for.extend(keepers.iter().map(|(_, run, _)| *run));
+            }
+            handed.extend(keepers);
+        }
         let state = self.0.options.state.clone();
         let mut found = blocking::unblock(move || scan::scan(&state)).await?;
-        let cared_for = hello.map(|hello| hello.keepers).unwrap_or_default();
-        let is_orphan = |found: &&FoundRun| !cared_for.iter().any(|(_, run, _)| *run == found.record.run);
-        self.0.orphans.watch(found.iter().filter(is_orphan));
-        for (instance, run, keeper) in cared_for {
+        for (instance, run, keeper) in handed {
             if !found.iter().any(|found| found.record.run == run) {
                 found.extend(scan::unwritten(instance, run, keeper)?);
             }
         }
+        // A zygote of another build cares too, but if it were killed nobody would tell: we hold no connection to it.
+        self.0.orphans.watch(found.iter().filter(|found| !cared_for.contains(&found.record.run)));
+        let mut older = self.older();
+        for FoundRun { record, .. } in found.iter().filter(|found| found.record.protocol < PROTOCOL) {
+            older.insert(record.run, record.protocol);
+        }
+        drop(older);
         Ok(found)
+    }
+
+    /// The keepers of the zygote with that socket; none if it isn't there any more.
+    async fn ask_keepers(&self, name: &str) -> io::Result<Vec<(String, RunId, i32)>> {
+        // One of an older build hangs up on what it doesn't understand.
+        for version in [PROTOCOL, PROTOCOL.saturating_sub(1)] {
+            let Ok(stream) = socket::connected(self.0.run_folder.as_fd(), name) else { break };
+            match ask_hello(stream, version).or(timed_out()).await {
+                Ok(hello) => return Ok(hello.keepers),
+                Err(error) if is_hang_up(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn older(&self) -> MutexGuard<'_, BTreeMap<RunId, u32>> {
+        self.0.older.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What exists, without being its daemon. See [`FoundRun`].
@@ -495,7 +526,9 @@ impl Keepers {
 
     fn try_send(&self, instance: &str, run: RunId, control: Control) -> Result<(), KeeperError> {
         let instance = || instance.to_owned();
-        match socket::send(&self.0.sender, self.0.run_folder.as_fd(), &control_name(run), &encode(&control)) {
+        let version = self.older().get(&run).copied().unwrap_or(PROTOCOL);
+        let message = encode_as(version, &control);
+        match socket::send(&self.0.sender, self.0.run_folder.as_fd(), &control_name(run), &message) {
             Ok(()) => Ok(()),
             Err(Errno::CONNREFUSED | Errno::NOENT) => {
                 Err(KeeperError::KeeperGone { instance: instance(), run })
@@ -526,10 +559,15 @@ async fn timed_out<T>() -> io::Result<T> {
     Err(io::ErrorKind::TimedOut.into())
 }
 
-async fn ask_hello(stream: OwnedFd) -> io::Result<Hello> {
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe)
+}
+
+async fn ask_hello(stream: OwnedFd, version: u32) -> io::Result<Hello> {
     let mut stream = Async::new_nonblocking(UnixStream::from(stream))?;
     let mut frame = Vec::new();
-    let head = serde_json::to_vec(&Head { v: PROTOCOL, request: Request::Hello })?;
+    let head = serde_json::to_vec(&Head { v: version, request: Request::Hello })?;
     socket::push_frame(&mut frame, &head, &[])?;
     write_all(&stream, &frame).await.map_err(|(_, error)| error)?;
     let mut answer = Vec::new();

@@ -182,7 +182,10 @@ pub enum RecordError {
         source: serde_json::Error,
     },
     /// A later version of this program wrote it.
-    #[error("{} has format version {version}, this program reads up to {RECORD_VERSION}", path.display())]
+    #[error(
+        "{} has format {version}, this version reads up to {RECORD_VERSION}: use the newer version, or another state folder",
+        path.display()
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -217,21 +220,25 @@ pub(super) fn read_record_at(folder: BorrowedFd<'_>, run: RunId) -> Result<RunRe
 }
 
 fn decode(path: &Path, file: File) -> Result<RunRecord, RecordError> {
+    let mut bytes = Vec::new();
+    let read = |source| RecordError::Read { path: path.to_owned(), source };
+    file.take(MAX_RECORD).read_to_end(&mut bytes).map_err(read)?;
+    decode_record(path, &bytes)
+}
+
+/// The record that the bytes of the file at `path` are. A newer format is refused by its number, also where its fields
+/// look like those of today: they may mean something else.
+pub fn decode_record(path: &Path, bytes: &[u8]) -> Result<RunRecord, RecordError> {
     #[derive(Deserialize)]
     struct Version {
         version: u64,
     }
-    let mut bytes = Vec::new();
-    let read = |source| RecordError::Read { path: path.to_owned(), source };
-    file.take(MAX_RECORD).read_to_end(&mut bytes).map_err(read)?;
-    serde_json::from_slice::<RunRecord>(&bytes).map_err(|source| {
-        match serde_json::from_slice::<Version>(&bytes) {
-            Ok(found) if found.version > u64::from(RECORD_VERSION) => {
-                RecordError::Newer { path: path.to_owned(), version: found.version }
-            }
-            _ => RecordError::Decode { path: path.to_owned(), source },
-        }
-    })
+    if let Ok(Version { version }) = serde_json::from_slice(bytes)
+        && version > u64::from(RECORD_VERSION)
+    {
+        return Err(RecordError::Newer { path: path.to_owned(), version });
+    }
+    serde_json::from_slice(bytes).map_err(|source| RecordError::Decode { path: path.to_owned(), source })
 }
 
 /// How a record is written.
@@ -382,6 +389,13 @@ mod tests {
         let path = folder.path().join("a.json");
         std::fs::write(&path, r#"{"version":7,"state":"dreaming"}"#).unwrap();
         assert!(matches!(read_record(&path), Err(RecordError::Newer { version: 7, .. })));
+        let mut sample: serde_json::Value = serde_json::to_value(record(RunState::Starting)).unwrap();
+        sample["version"] = (RECORD_VERSION + 1).into();
+        std::fs::write(&path, sample.to_string()).unwrap();
+        let error = read_record(&path).unwrap_err();
+        assert!(matches!(error, RecordError::Newer { version: 2, .. }), "fields of today may mean something else");
+        assert!(error.to_string().contains("use the newer version"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), sample.to_string(), "it is left as it is");
         std::fs::write(&path, "nonsense").unwrap();
         assert!(matches!(read_record(&path), Err(RecordError::Decode { .. })));
     }

@@ -131,8 +131,13 @@ struct Envelope<T> {
 
 /// The bytes of a message.
 pub(super) fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    encode_as(PROTOCOL, message)
+}
+
+/// The bytes of a message for one that speaks this version: the current one or the one before.
+pub(super) fn encode_as<T: Serialize>(version: u32, message: &T) -> Vec<u8> {
     // Neither type can fail to become JSON: no maps with odd keys, no foreign Serialize.
-    serde_json::to_vec(&Envelope { v: PROTOCOL, message }).unwrap_or_default()
+    serde_json::to_vec(&Envelope { v: version, message }).unwrap_or_default()
 }
 
 /// The message in the bytes, if they are one that is understood.

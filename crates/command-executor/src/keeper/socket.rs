@@ -35,6 +35,19 @@ pub(super) fn zygote_name(build: &str) -> String {
     format!("zygote-{build}.sock")
 }
 
+/// The sockets of zygotes of any build, living or not.
+pub(super) fn zygote_names(run_folder: BorrowedFd<'_>) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(run_folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_str().unwrap_or_default();
+        if name.starts_with("zygote-") && name.ends_with(".sock") {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
 /// Opens a folder for the names in it.
 pub(super) fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
