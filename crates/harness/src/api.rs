@@ -211,6 +211,9 @@ pub struct StatusResult {
 pub struct DaemonInfo {
     /// Its version.
     pub version: String,
+    /// Which program exactly, of that version; empty where the daemon doesn't say.
+    #[serde(default)]
+    pub build: String,
     /// Its process.
     pub pid: u32,
     /// Since when it runs, RFC 3339.

@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use service_registry::client::{Client, ClientError, ClientOptions, Subscription};
+use service_registry::client::{self, Client, ClientError, ClientOptions, Subscription};
 use service_registry::model::Entry;
 use service_registry::registry::{DropReason, Event, Filter, Item};
 use service_registry::wire;
@@ -245,14 +245,16 @@ pub(crate) async fn existing(
     }
 }
 
+fn client_options() -> ClientOptions {
+    let name = concat!("harness ", env!("CARGO_PKG_VERSION")).to_owned();
+    ClientOptions { name, ..ClientOptions::default() }
+}
+
 async fn connect(
     executor: &LocalExecutor<'static>,
     project: &Project,
 ) -> Result<Option<Daemon>, ConnectError> {
-    let options = ClientOptions {
-        name: concat!("harness ", env!("CARGO_PKG_VERSION")).to_owned(),
-        ..ClientOptions::default()
-    };
+    let options = client_options();
     match Client::connect_unix(&project.state_dir.join(SOCKET), &options).await {
         Ok((client, driver)) => {
             executor.spawn(driver).detach();
@@ -297,6 +299,24 @@ pub(crate) async fn or_start(
         }
         Timer::after(pause).await;
         pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Tells a daemon to end with which there is no common protocol.
+pub(crate) async fn end_foreign(project: &Project) -> Result<(), CallError> {
+    let options = client_options();
+    let params = serde_json::json!({});
+    match client::call_ungreeted::<_, Value>(
+        &project.state_dir.join(SOCKET),
+        &options,
+        crate::api::DAEMON_STOP,
+        &params,
+    )
+    .await
+    {
+        // It may close the connection before its answer is out.
+        Ok(_) | Err(ClientError::Closed { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

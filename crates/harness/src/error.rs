@@ -170,6 +170,9 @@ impl From<ConnectError> for CommandError {
             ConnectError::Silent { pid: Some(pid), .. } => plain.hint(format!(
                 "if it hangs, end it with `kill {pid}`: services go on, and the next command starts a new daemon"
             )),
+            ConnectError::Version { .. } => {
+                plain.hint("`harness daemon restart` lets this version take over; services go on")
+            }
             ConnectError::Start { .. } | ConnectError::NotReady { .. } | ConnectError::Refused { .. } => {
                 plain.hint("the daemon's own words are in daemon.log in that folder")
             }

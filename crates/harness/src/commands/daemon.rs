@@ -1,5 +1,7 @@
 //! `harness daemon`.
 
+mod restart;
+
 use super::{Context, examples, offline};
 use crate::api::{self, DaemonInfo};
 use crate::connect::{self, CallError};
@@ -17,6 +19,7 @@ use std::time::Duration;
 #[command(before_help = examples![
     "harness daemon status      Which daemon runs, since when, with what"
     "harness daemon stop        End it; services go on"
+    "harness daemon restart     Let this program take over, after an upgrade; services go on"
     "harness daemon run         Run it in the foreground, for a service manager"
 ])]
 pub(crate) struct Args {
@@ -32,6 +35,8 @@ enum Command {
     Status,
     /// End the daemon; services go on under their keepers
     Stop,
+    /// End the daemon and start one of this program's build, which takes over what runs
+    Restart,
 }
 
 #[derive(clap::Args, Debug)]
@@ -58,6 +63,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
         Command::Run(run) => foreground(context, run),
         Command::Status => status(context),
         Command::Stop => stop(context),
+        Command::Restart => restart::run(context),
     }
 }
 
@@ -98,10 +104,17 @@ fn status(context: &Context) -> Result<Exit, CommandError> {
         });
         return Ok(Exit::OK);
     };
+    let version = match info.build == crate::daemon::build_id() {
+        true => info.version,
+        false => format!(
+            "{} of another build than this program; `harness daemon restart` lets this one take over",
+            info.version
+        ),
+    };
     let config = info.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     for (key, value) in [
         ("pid", info.pid.to_string()),
-        ("version", info.version),
+        ("version", version),
         ("since", info.started_at),
         ("project", info.project_id),
         ("config", config),

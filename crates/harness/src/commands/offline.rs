@@ -23,6 +23,13 @@ pub(super) fn live_instances(project: &Project) -> Result<BTreeSet<String>, Comm
     Ok(scan(project)?.into_iter().filter(is_alive).map(|run| run.record.instance).collect())
 }
 
+/// What is alive: the run and the main process of each instance.
+pub(super) fn live_runs(project: &Project) -> Result<BTreeMap<String, (String, Option<i32>)>, CommandError> {
+    let live = scan(project)?.into_iter().filter(is_alive).map(|run| run.record);
+    let process = |record: &keeper::RunRecord| record.process().map(|process| process.pid);
+    Ok(live.map(|record| (record.instance.clone(), (record.run.to_string(), process(&record)))).collect())
+}
+
 /// Instances that have left logs, by name.
 pub(super) fn logged_instances(project: &Project) -> Result<Vec<String>, CommandError> {
     let folder = project.state_dir.join("instances");

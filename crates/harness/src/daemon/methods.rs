@@ -66,6 +66,10 @@ impl Methods for StackMethods {
         NAMES
     }
 
+    fn ungreeted(&self) -> &[&str] {
+        &[api::DAEMON_STOP]
+    }
+
     fn call(
         &self,
         _: CallContext,
@@ -125,10 +129,6 @@ impl Shared {
         answer.recv().await.map_err(ending)
     }
 
-    async fn start(&self, params: api::StartParams) -> Result<api::StartResult, RpcError> {
-        let secrets = evaluate_secrets(&params.stack.secrets, &params.env).await.map_err(no_secret)?;
-        let warnings = warnings(&params.stack);
-        let order = StartOrder {
     async fn end(&self, params: api::EndParams) -> Result<api::EndResult, RpcError> {
         let ending = if params.if_idle {
             self.ask_plain(Command::EndIfIdle).await?
@@ -139,6 +139,10 @@ impl Shared {
         Ok(api::EndResult { ending })
     }
 
+    async fn start(&self, params: api::StartParams) -> Result<api::StartResult, RpcError> {
+        let secrets = evaluate_secrets(&params.stack.secrets, &params.env).await.map_err(no_secret)?;
+        let warnings = warnings(&params.stack);
+        let order = StartOrder {
             stack: Some(params.stack),
             env: params.env,
             secrets,
@@ -177,11 +181,11 @@ impl Shared {
         Ok(api::StopResult {
             revision: stopped.revision,
             stopping: stopped.stopping,
+            runs: stopped.runs,
             plan: stopped.plan.map(rounds),
         })
     }
 
-            runs: stopped.runs,
     async fn restart(&self, params: api::RestartParams) -> Result<api::RestartResult, RpcError> {
         let secrets = match &params.stack {
             Some(stack) => evaluate_secrets(&stack.secrets, &params.env).await.map_err(no_secret)?,
@@ -256,6 +260,7 @@ impl Shared {
         };
         api::DaemonInfo {
             version: env!("CARGO_PKG_VERSION").into(),
+            build: super::build_id(),
             pid: std::process::id(),
             started_at: self.about.started_at.clone(),
             project_id: self.about.project_id.clone(),

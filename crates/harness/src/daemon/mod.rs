@@ -109,7 +109,11 @@ fn trace() {
     let filter = tracing_subscriber::EnvFilter::try_new(level)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     // The command line may have set one up already.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 async fn daemon(
@@ -128,7 +132,8 @@ async fn daemon(
     let (events, received) = supervisor::channel();
     let spawner = host.spawner();
     let engine = Engine::start(keepers, &spawner, events.clone())?;
-    let project_id = state_dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let project_id =
+        state_dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let options = Options {
         registry: registry.clone(),
         engine,
@@ -144,7 +149,12 @@ async fn daemon(
     let listener = UnixListener::bind(&state_dir.join(SOCKET))?;
     let about = methods::About { project_id, state_dir: state_dir.to_owned(), started_at: lock.since() };
     let methods = methods::StackMethods::new(events.clone(), registry.clone(), about);
-    let server = Server::new(registry.clone(), Arc::new(methods), spawner, Limits { message: MESSAGE, ..Limits::default() });
+    let server = Server::new(
+        registry.clone(),
+        Arc::new(methods),
+        spawner,
+        Limits { message: MESSAGE, ..Limits::default() },
+    );
     let signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|source| DaemonError::System { what: "listen to signals", source })?;
     host.spawn(end_on_signal(signals, events));
@@ -178,7 +188,7 @@ async fn end_on_signal(mut signals: Signals, events: Sender<Event>) {
 }
 
 /// This build, as its zygote is named: another program gets another zygote.
-fn build_id() -> String {
+pub(crate) fn build_id() -> String {
     let identity = std::fs::metadata("/proc/self/exe").map(|meta| {
         use std::os::unix::fs::MetadataExt;
         format!("{}-{}-{}-{}", meta.dev(), meta.ino(), meta.size(), meta.mtime_nsec())
