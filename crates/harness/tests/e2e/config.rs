@@ -1,257 +1,10 @@
-//! Configuration as a user meets it: mistakes, what it means, starters, and what is never shown.
+//! What configuration means: shown, resolved, converted, begun with, and what is never shown of it.
 
 use crate::support::{Done, Project, done, until};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// A wrong file is told within this. The program that users have is an optimised one.
-const SOON: Duration = if cfg!(debug_assertions) { Duration::from_secs(5) } else { Duration::from_secs(1) };
-
-/// A file with mistakes: what to write, and what must be said of it.
-struct Wrong {
-    what: &'static str,
-    text: String,
-    /// `line:column` of the place.
-    place: &'static str,
-    says: &'static [&'static str],
-}
-
-fn wrong(what: &'static str, text: impl Into<String>, place: &'static str, says: &'static [&'static str]) -> Wrong {
-    Wrong { what, text: text.into(), place, says }
-}
-
-/// `version` and one line after it.
-fn services(text: &str) -> String {
-    format!("version: \"1.0\"\nservices:\n{text}\n")
-}
-
-fn bomb() -> String {
-    let mut text = String::from("version: \"1.0\"\ntemplates:\n  t0: &t0 {env: {a: x}}\n");
-    for level in 1..40 {
-        let aliases = vec![format!("*t{}", level - 1); 9].join(", ");
-        text.push_str(&format!("  t{level}: &t{level} [{aliases}]\n"));
-    }
-    text
-}
-
-fn mistakes() -> Vec<Wrong> {
-    vec![
-        wrong("unknown key", services("  web: {type: process, command: ls, comand: x}"), "3:37", &["comand", "did you mean `command`"]),
-        wrong("unknown key at the top", "version: \"1.0\"\nsevices: {}\n", "2:1", &["sevices", "did you mean `services`"]),
-        wrong("wrong type", services("  web: {type: process, command: ls, replicas: many}"), "3:47", &["many", "whole number"]),
-        wrong("a list for a map", services("  - web"), "3:3", &["list"]),
-        wrong("missing field", services("  web: {type: process}"), "3:3", &["web", "command", "binary"]),
-        wrong("missing type", services("  web: {command: ls}"), "3:3", &["`type`"]),
-        wrong("missing version", "services:\n  web: {type: process, command: ls}\n", "1:1", &["version"]),
-        wrong("wrong version", "version: \"9.0\"\nservices: {}\n", "1:10", &["9.0", "1.0"]),
-        wrong("unknown type", services("  web: {type: proces, command: ls}"), "3:15", &["proces", "did you mean `process`"]),
-        wrong("duplicate name", services("  web: {type: process, command: ls}\n  web: {type: process, command: ls}"), "4:3", &["web", "twice"]),
-        wrong("names that differ in case only", services("  web: {type: process, command: ls}\n  Web: {type: process, command: ls}"), "4:3", &["Web"]),
-        wrong("a name that can't be one", services("  \"we b\": {type: process, command: ls}"), "3:3", &["we b"]),
-        wrong(
-            "cycle",
-            services("  a: {type: process, command: ls, dependencies: [b]}\n  b: {type: process, command: ls, dependencies: [c]}\n  c: {type: process, command: ls, dependencies: [a]}"),
-            "3:50",
-            &["a → b → c → a"],
-        ),
-        wrong("cycle through references", services("  a: {type: process, command: 'ls ${b.ip}'}\n  b: {type: process, command: 'ls ${a.ip}'}"), "3:", &["a → b → a", "none"]),
-        wrong("self-dependency", services("  a: {type: process, command: ls, dependencies: [a]}"), "3:50", &["itself"]),
-        wrong("unknown dependency", services("  web: {type: process, command: ls, dependencies: [bd]}\n  db: {type: process, command: ls}"), "3:52", &["bd", "did you mean `db`"]),
-        wrong("unknown service in a reference", services("  web: {type: process, command: 'ls ${bd.ip}'}\n  db: {type: process, command: ls}"), "3:37", &["bd", "db"]),
-        wrong("unknown template", services("  web: {type: process, command: ls, extends: base}"), "3:46", &["base"]),
-        wrong("unknown network", services("  web: {type: process, command: ls, network: lna}"), "3:46", &["lna"]),
-        wrong("unset variable", services("  web: {type: process, command: 'ls ${SURELY_NOT_SET}'}"), "3:37", &["SURELY_NOT_SET", "-e SURELY_NOT_SET"]),
-        wrong("a variable with a message", services("  web: {type: process, command: 'ls ${SURELY_NOT_SET:?ask the office}'}"), "3:37", &["ask the office"]),
-        wrong("unclosed reference", services("  web: {type: process, command: 'ls ${OOPS'}"), "3:37", &["not closed", "$${"]),
-        wrong("a duration that is none", services("  web: {type: process, command: ls, startup_timeout: soon}"), "3:54", &["soon", "500ms"]),
-        wrong("a size that is none", services("  web: {type: process, command: ls, logs: {max_size: big}}"), "3:54", &["big"]),
-        wrong("a port used twice", services("  a: {type: process, command: ls, ports: [8080]}\n  b: {type: process, command: ls, ports: [8080]}"), "4:", &["8080"]),
-        wrong("a fixed port with replicas", services("  a: {type: process, command: ls, ports: [8080], replicas: 2}"), "3:", &["8080", "auto"]),
-        wrong("YAML bomb", bomb(), ":", &["alias"]),
-        wrong("100,000 lists deep", format!("version: \"1.0\"\nservices: {}", "[".repeat(100_000)), "2:", &["64 levels"]),
-        wrong("100,000 maps deep", format!("version: \"1.0\"\nservices: {}", "{a: ".repeat(100_000)), "2:", &["64 levels"]),
-        wrong("100,000 blocks deep", (0..2_000).fold(String::from("version: \"1.0\"\nservices:\n"), |text, n| format!("{text}{}a:\n", " ".repeat(n + 1))), ":", &["64 levels"]),
-        wrong("unclosed bracket", "version: \"1.0\"\nservices: [\n", "2:11", &["not valid YAML"]),
-        wrong("a tab", "version: \"1.0\"\nservices:\n\tweb: x\n", "3:2", &["spaces"]),
-        wrong("a text", "hello\n", "1:1", &["expected a map"]),
-        wrong("empty", "", "services.yaml", &["empty", "harness init"]),
-        wrong("only a comment", "# nothing\n", "services.yaml", &["empty"]),
-        wrong("bytes", "\u{0}\u{1}\u{2}", "1:1", &["not valid YAML"]),
-    ]
-}
-
-/// Whether anything was begun: a state folder is the first trace of it.
-fn untouched(project: &Project) -> bool {
-    !project.path().join("state").exists()
-}
-
-fn timed(project: &Project, args: &[&str]) -> Done {
-    let begin = Instant::now();
-    let done = project.run(args);
-    assert!(begin.elapsed() < SOON, "{args:?} took {:?}", begin.elapsed());
-    done
-}
-
-#[test]
-fn every_mistake_is_located_ends_with_2_and_starts_nothing() {
-    let project = Project::new("");
-    for Wrong { what, text, place, says } in mistakes() {
-        project.write("services.yaml", &text);
-        for command in ["start", "validate"] {
-            let done = timed(&project, &[command]);
-            assert_eq!(done.code, 2, "{what}, {command}: {}{}", done.stdout, done.stderr);
-            let place = if place.contains("yaml") { place.to_owned() } else { format!("services.yaml:{}", place.trim_start_matches(':')) };
-            assert!(done.stderr.contains(&place), "{what}: not at {place}: {}", done.stderr);
-            for said in says {
-                assert!(done.stderr.contains(said), "{what}: {said:?} isn't said: {}", done.stderr);
-            }
-            assert!(done.stderr.len() < 20_000, "{what}: {} bytes are too much to read", done.stderr.len());
-            assert!(!done.stderr.contains("panicked"), "{what}: {}", done.stderr);
-        }
-        let json = timed(&project, &["validate", "-o", "json"]);
-        assert_eq!(json.code, 2, "{what}");
-        let document: Value = serde_json::from_str(&json.stdout).unwrap_or_else(|e| panic!("{what} {e}: {}", json.stdout));
-        assert_eq!(document["schema"], 1, "{what}");
-        assert!(untouched(&project), "{what}");
-    }
-}
-
-#[test]
-fn what_is_no_readable_file_is_told_and_starts_nothing() {
-    let project = Project::new("");
-    project.write("bytes.yaml", "");
-    fs::write(project.path().join("bytes.yaml"), b"version: \"1.0\"\nservices: {web: {type: process, command: \"\xff\"}}\n").unwrap();
-    fs::create_dir(project.path().join("folder.yaml")).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(project.path().join("pipe.yaml")).status().unwrap().success());
-    std::os::unix::fs::symlink("loop.yaml", project.path().join("loop.yaml")).unwrap();
-    let mut big = String::from("version: \"1.0\"\n");
-    big.push_str(&"# padding\n".repeat(4_000_000));
-    project.write("big.yaml", &big);
-    for (file, said) in [
-        ("bytes.yaml", "UTF-8"),
-        ("folder.yaml", "directory"),
-        ("pipe.yaml", "regular file"),
-        ("loop.yaml", "loop.yaml"),
-        ("big.yaml", "larger"),
-        ("/dev/zero", "regular file"),
-        ("absent.yaml", "absent.yaml"),
-    ] {
-        for command in ["start", "validate"] {
-            let done = timed(&project, &[command, "-c", file]);
-            assert_eq!(done.code, 2, "{file}: {}", done.stderr);
-            assert!(done.stderr.contains(said) && done.stderr.contains(file.trim_start_matches('/')), "{file}: {}", done.stderr);
-            assert!(untouched(&project), "{file}");
-        }
-    }
-    let bytes = project.run(&["validate", "-c", "bytes.yaml"]);
-    assert!(bytes.stderr.contains("line 2, column 43") || bytes.stderr.contains("bytes.yaml:2:43"), "{}", bytes.stderr);
-    fs::remove_file(project.path().join("services.yaml")).unwrap();
-    fs::create_dir(project.path().join("services.yaml")).unwrap();
-    let folder = timed(&project, &["start"]);
-    assert_eq!(folder.code, 2);
-    assert!(folder.stderr.contains("services.yaml"), "{}", folder.stderr);
-    assert!(untouched(&project));
-}
-
-#[test]
-fn a_file_that_may_not_be_read_is_told() {
-    let project = Project::new("");
-    fs::set_permissions(project.path().join("services.yaml"), PermissionsExt::from_mode(0)).unwrap();
-    if fs::read(project.path().join("services.yaml")).is_ok() {
-        // Root may read everything: as someone else, who needs the way there and the program.
-        fs::set_permissions(project.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let program = project.path().join("harness");
-        fs::copy(env!("CARGO_BIN_EXE_harness"), &program).unwrap();
-        fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-        let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program).arg("start");
-        let Ok(output) = command.current_dir(project.path()).env("HOME", project.path()).env_remove("XDG_STATE_HOME").output() else {
-            return;
-        };
-        told(&done(output));
-    } else {
-        told(&project.run(&["start"]));
-    }
-    fn told(done: &Done) {
-        assert_eq!(done.code, 2, "{}", done.stderr);
-        assert!(done.stderr.contains("Permission denied") && done.stderr.contains("services.yaml"), "{}", done.stderr);
-    }
-    assert!(untouched(&project));
-}
-
-#[test]
-fn all_problems_are_told_at_once_in_the_files_order_with_their_number() {
-    let project = Project::new("");
-    project.write(
-        "services.yaml",
-        &services("  a: {type: process, command: ls, dependencies: [nobody]}\n  b: {type: process, comand: ls}\n  c: {type: process, command: ls, restart: sometimes}"),
-    );
-    let said = project.run(&["validate"]).stderr;
-    let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("{text}: {said}"));
-    assert!(at("nobody") < at("comand") && at("comand") < at("sometimes"), "{said}");
-    assert!(said.contains("errors"), "{said}");
-    assert!(said.contains("^^^^^^"), "underlined: {said}");
-}
-
-#[test]
-fn a_thousand_services_are_valid_within_a_second() {
-    let mut text = String::new();
-    for n in 0..1000 {
-        let needs = if n == 0 { String::new() } else { format!(", dependencies: [s{}]", n / 2) };
-        let needs = if n == 1 { ", dependencies: [s0]".to_owned() } else { needs };
-        text.push_str(&format!("  s{n}: {{type: process, command: 'sleep ${{SECS:-10}}', ports: [{{name: http, port: auto}}], env: {{A: \"b\"}}{needs}}}\n"));
-    }
-    let project = Project::new("");
-    project.write("services.yaml", &services(&text));
-    let done = timed(&project, &["validate"]);
-    assert_eq!(done.code, 0, "{}", done.stderr);
-    assert!(done.stderr.contains("1000 services"), "{}", done.stderr);
-}
-
-#[test]
-fn what_this_version_cannot_run_is_said_before_anything_starts() {
-    let project = Project::new("");
-    let head = "nodes: {eu: {host: eu.example.com}}\nservices:\n  fine: {type: process, command: [sleep, '1000']}\n";
-    for (line, said) in [
-        ("  it: {type: process, command: ls, host: eu}", "another machine"),
-        ("  it: {type: remote, command: ls, host: eu}", "isn't there yet"),
-        ("  it: {type: docker, image: nginx}", "docker"),
-        ("  it: {type: compose, file: compose.yaml}", "compose"),
-        ("  it: {type: systemd, unit: cron.service}", "systemd"),
-        ("  it: {type: portable, image: x.raw, unit: x.service}", "portable"),
-        ("  it: {type: package, package: x-1.0.0.tar.zst}", "package"),
-        ("  it: {type: attach, unit: cron.service}", "attach"),
-    ] {
-        project.write("compose.yaml", "services: {}\n");
-        project.write_services(&format!("{head}{line}\n"));
-        assert_eq!(project.run(&["validate"]).code, 0, "{line}: {}", project.run(&["validate"]).stderr);
-        for args in [&["start"][..], &["start", "it"], &["start", "--dry-run"], &["start", "--no-wait"]] {
-            let done = project.run(args);
-            assert_eq!(done.code, 2, "{line} {args:?}: {}{}", done.stdout, done.stderr);
-            assert!(done.stderr.contains(said) && done.stderr.contains("it"), "{line}: {}", done.stderr);
-            assert!(done.stderr.contains("nothing was started"), "{line}: {}", done.stderr);
-            assert!(untouched(&project), "{line} {args:?}");
-        }
-    }
-    project.ok(&["start", "fine"]);
-    assert_eq!(project.state("fine-1"), "running", "what it can run it runs");
-}
-
-#[test]
-fn warnings_are_errors_only_when_asked_for() {
-    let project = Project::new("services:\n  web: {type: process, binary: ./there-is-none}\n");
-    let valid = project.ok(&["validate"]);
-    assert!(valid.stderr.contains("warning") && valid.stderr.contains("there-is-none"), "{}", valid.stderr);
-    let strict = project.run(&["validate", "--strict"]);
-    assert_eq!(strict.code, 2, "{}", strict.stderr);
-    assert_eq!(project.run(&["start", "--strict"]).code, 2);
-    assert!(untouched(&project));
-    let check = project.ok(&["config", "check"]);
-    assert_eq!((check.stdout, check.stderr), (valid.stdout, valid.stderr), "the same by another name");
-}
 
 const SHOWN: &str = r#"
 env_file: [all.env]
@@ -277,7 +30,14 @@ services:
 "#;
 
 /// Every value that must not be seen.
-const HIDDEN: [&str; 6] = ["from-the-file-123", "from-the-secret-456", "from-the-env-file-789", "from-web-env-012", "from-the-caller-345", "from-key-678"];
+const HIDDEN: [&str; 6] = [
+    "from-the-file-123",
+    "from-the-secret-456",
+    "from-the-env-file-789",
+    "from-web-env-012",
+    "from-the-caller-345",
+    "from-key-678",
+];
 
 fn shown() -> Project {
     let project = Project::new(SHOWN);
@@ -351,10 +111,18 @@ fn secrets_are_in_no_output_no_log_of_the_daemon_and_no_arguments() {
     let mut folders = vec![project.state_dir()];
     while let Some(folder) = folders.pop() {
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o077, 0, "{}", folder.display());
-        folders.extend(fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
+        folders.extend(
+            fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_dir()),
+        );
     }
     let env = with_secrets(&project, &["exec", "web", "--", "env"]).stdout;
-    for secret in ["from-the-file-123", "from-the-secret-456", "from-the-env-file-789", "from-web-env-012", "from-the-caller-345"] {
+    for secret in [
+        "from-the-file-123",
+        "from-the-secret-456",
+        "from-the-env-file-789",
+        "from-web-env-012",
+        "from-the-caller-345",
+    ] {
         assert!(env.contains(secret), "the service itself has {secret}: {env}");
     }
 }
@@ -384,7 +152,10 @@ fn what_config_show_writes_can_be_loaded_again() {
         let done = with_secrets(&project, &["config", "show", "-o", form]);
         let document: Value = serde_saphyr::from_str(&done.stdout).unwrap();
         assert_eq!(document["schema"], 1);
-        assert_eq!(document["services"]["web"]["restart"]["policy"], "always", "templates are applied: {document:#}");
+        assert_eq!(
+            document["services"]["web"]["restart"]["policy"], "always",
+            "templates are applied: {document:#}"
+        );
         assert_eq!(document["services"]["web"]["health_check"]["retries"], 3, "defaults too");
     }
     let one = with_secrets(&project, &["config", "show", "db"]).stdout;
@@ -421,7 +192,10 @@ fn dependencies_are_shown_as_tree_and_graphs() {
         done.stdout
     };
     let tree = deps(&[]);
-    assert!(tree.starts_with("web") && tree.contains("migrate  completed") && tree.contains("db  started"), "{tree}");
+    assert!(
+        tree.starts_with("web") && tree.contains("migrate  completed") && tree.contains("db  started"),
+        "{tree}"
+    );
     let dot = deps(&["--format", "dot"]);
     assert!(dot.starts_with("digraph") && dot.contains("\"web\" -> \"db\""), "{dot}");
     assert!(deps(&["--format", "mermaid"]).starts_with("graph"));
@@ -447,7 +221,9 @@ fn a_procfile_becomes_a_stack_that_runs() {
     assert!(init.stderr.contains("harness start"), "{}", init.stderr);
     project.ok(&["validate", "--strict"]);
     project.ok(&["start"]);
-    until("web tells its port", || project.logs("web").first().is_some_and(|line| line.starts_with("web on ") && line.len() > 8));
+    until("web tells its port", || {
+        project.logs("web").first().is_some_and(|line| line.starts_with("web on ") && line.len() > 8)
+    });
     assert_eq!(project.logs("release"), ["released"]);
     until("worker speaks", || !project.logs("worker").is_empty());
     assert!(project.logs("worker")[0].starts_with("${x} /"), "{:?}", project.logs("worker"));
@@ -476,7 +252,11 @@ services:
 volumes: { data: {} }
 "#,
     );
-    assert!(init.stderr.contains("deploy") && init.stderr.contains("volumes"), "what was left out: {}", init.stderr);
+    assert!(
+        init.stderr.contains("deploy") && init.stderr.contains("volumes"),
+        "what was left out: {}",
+        init.stderr
+    );
     project.ok(&["validate"]);
     let listed = project.json(&["list"]);
     assert_eq!(listed["services"][0]["type"], "docker", "{listed:#}");

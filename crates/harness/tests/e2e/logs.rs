@@ -166,7 +166,9 @@ fn following_finds_services_that_start_later() {
 
 #[test]
 fn a_reader_that_goes_away_ends_it_quietly() {
-    let project = Project::new("services:\n  many: { type: process, command: [sh, -c, 'seq 100000; exec sleep 1000'] }\n");
+    let project = Project::new(
+        "services:\n  many: { type: process, command: [sh, -c, 'seq 100000; exec sleep 1000'] }\n",
+    );
     project.ok(&["start"]);
     until("all is said", || project.logs("many").len() == 100_000);
     for args in [

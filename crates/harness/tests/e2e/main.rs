@@ -14,3 +14,4 @@ mod exec;
 mod logs;
 mod terminal;
 mod usage;
+mod mistakes;

@@ -239,7 +239,14 @@ fn examples(help: &str) -> Vec<Vec<String>> {
     lines
         .take_while(|line| line.starts_with("  "))
         .map(|line| line.trim().split("  ").next().unwrap_or_default().to_owned())
-        .map(|typed| typed.split(" > ").next().and_then(|typed| typed.split(" | ").next()).unwrap_or_default().to_owned())
+        .map(|typed| {
+            typed
+                .split(" > ")
+                .next()
+                .and_then(|typed| typed.split(" | ").next())
+                .unwrap_or_default()
+                .to_owned()
+        })
         .map(|typed| shell_words(&typed))
         .collect()
 }

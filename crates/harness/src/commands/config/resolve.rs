@@ -92,6 +92,18 @@ impl World<'_> {
         Ok(out)
     }
 
+    /// Whether the service has a port of this name.
+    fn check_port(&self, name: &str, port: &str) -> Result<(), CommandError> {
+        let service = crate::commands::plan::service_of(self.stack, name);
+        let ports = service.and_then(|name| self.stack.services.get(&name)).map(|service| &service.ports);
+        let known: Vec<&str> = ports.into_iter().flatten().filter_map(|port| port.name.as_deref()).collect();
+        if known.contains(&port) {
+            return Ok(());
+        }
+        let near = crate::ui::suggest::did_you_mean(port, known.iter().copied());
+        Err(CommandError::usage(format!("{name} has no port '{port}'")).hint(near))
+    }
+
     fn hole(&self, hole: &str) -> Result<String, CommandError> {
         let parts: Vec<&str> = hole.split('.').collect();
         let unknown = || {
@@ -103,7 +115,13 @@ impl World<'_> {
             [name, "port", port] => (*name, "port", Some(*port)),
             _ => return Err(unknown()),
         };
+        if !matches!(field, "ip" | "port" | "host" | "url" | "name") {
+            return Err(unknown());
+        }
         load::check_names(self.stack, &[name.to_owned()])?;
+        if let Some(port) = port {
+            self.check_port(name, port)?;
+        }
         if field == "name" {
             return Ok(name.to_owned());
         }
