@@ -278,7 +278,7 @@ impl Instance {
     }
 
     /// A run that was stable is replaced at once and the count of quick deaths begins anew.
-    fn count_death(&mut self, run: &Run, now: Moment) {
+    pub(crate) fn count_death(&mut self, run: &Run, now: Moment) {
         let restart = &run.service.restart;
         if now.saturating_sub(run.began) >= restart.reset_after {
             self.deaths = 0;

@@ -40,7 +40,11 @@ services:
     // Without a daemon the files of the keepers tell the same.
     until("the files say so", || {
         let offline = project.json(&["status"]);
-        offline["instances"].as_array().unwrap().iter().any(|i| i["instance"] == "bad-1" && i["exit"]["code"] == 42)
+        offline["instances"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|i| i["instance"] == "bad-1" && i["exit"]["code"] == 42)
     });
     project.run(&["start", "lives"]);
     assert_eq!(project.pid("lives-1"), lives);
@@ -77,7 +81,10 @@ services:
     let (marked, unmarked) = (project.pid_in("marked"), project.pid_in("unmarked"));
     kill(project.keeper_pid("web-1"), "KILL");
     until("a new one runs", || is_replaced(&project, "web-1", web));
-    assert!(!alive(web) && !alive(marked) && !alive(unmarked), "nothing of the first is left when the second runs");
+    assert!(
+        !alive(web) && !alive(marked) && !alive(unmarked),
+        "nothing of the first is left when the second runs"
+    );
     let lost = unknown_exits(&project, "web-1");
     assert_eq!(lost.len(), 1);
     assert_eq!(lost[0]["state"]["exited"]["exit"]["unknown"], "keeper killed");
@@ -287,7 +294,8 @@ services:
                 let pause = std::time::Instant::now();
                 let length = std::time::Duration::from_millis(5 + dice.next(120));
                 until("the moment of the next kill", || pause.elapsed() >= length);
-                let lock = std::fs::read_to_string(project.state_dir().join("daemon.lock")).unwrap_or_default();
+                let lock =
+                    std::fs::read_to_string(project.state_dir().join("daemon.lock")).unwrap_or_default();
                 let pid = lock.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty());
                 // Only a daemon of this project: the pid of one that is gone may be another's.
                 if let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) {
@@ -306,7 +314,8 @@ services:
             let pid = project.pid(name);
             assert!(alive(pid), "{name}");
             assert!(unknown_exits(&project, name).is_empty(), "no keeper was killed");
-            let open = project.records(name).iter().filter(|record| !record["state"]["running"].is_null()).count();
+            let open =
+                project.records(name).iter().filter(|record| !record["state"]["running"].is_null()).count();
             assert_eq!(open, 1, "each run but the last has a recorded end");
         }
         project.ok(&["stop"]);

@@ -294,7 +294,7 @@ services:
         );
         let start = project.run(&["start"]);
         assert_eq!(start.code, 3, "{}", start.stderr);
-        said(&start, &["crasher failed", "exited with code 9", "try crasher-1", "1 ready"]);
+        said(&start, &["crasher failed", "code 9", "try crasher-1", "1 ready"]);
         assert!(project.instance("crasher-1")["restarts"].as_u64().unwrap() >= 2);
     }
 

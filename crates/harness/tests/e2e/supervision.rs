@@ -53,6 +53,52 @@ services:
 }
 
 #[test]
+fn what_was_given_up_stays_so_when_the_daemon_returns() {
+    let project = Project::new(
+        r#"
+services:
+  doomed:
+    type: process
+    command: [sh, -c, "echo ran >> runs; exit 5"]
+    restart: { policy: always, max_retries: 2, backoff: { initial: 5ms, max: 10ms } }
+  other: { type: process, command: sleep 1000 }
+"#,
+    );
+    project.run(&["start"]);
+    until("it is given up", || project.instance("doomed-1")["reason"]["code"] == "gave-up");
+    kill(project.daemon_pid(), "KILL");
+    project.ok(&["start", "other"]);
+    let seen = project.instance("doomed-1");
+    assert_eq!((&seen["state"], &seen["reason"]["code"]), (&"failed".into(), &"gave-up".into()), "{seen:#}");
+    // A later word of the new daemon shows that it had its chance to do wrong.
+    project.ok(&["restart", "other"]);
+    assert_eq!(project.read("runs").lines().count(), 3);
+}
+
+#[test]
+fn a_pause_after_deaths_is_kept_when_the_daemon_returns() {
+    let project = Project::new(
+        r#"
+services:
+  dying:
+    type: process
+    command: [sh, -c, "echo ran >> runs; exit 5"]
+    restart: { policy: always, backoff: { initial: 30ms, max: 60s } }
+  other: { type: process, command: sleep 1000 }
+"#,
+    );
+    project.run(&["start"]);
+    // The seventh death is followed by a pause of two seconds, the eighth by four.
+    until("it has died often", || project.read("runs").lines().count() >= 7);
+    for _ in 0..4 {
+        kill(project.daemon_pid(), "KILL");
+        project.ok(&["start", "other"]);
+    }
+    let runs = project.read("runs").lines().count();
+    assert!(runs <= 8, "each daemon began anew: {runs} runs");
+}
+
+#[test]
 fn the_pause_between_restarts_grows() {
     let project = Project::new(
         r#"

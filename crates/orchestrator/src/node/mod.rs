@@ -23,6 +23,7 @@ use command_executor::keeper::{
     self, KeeperError, Keepers, Liveness, LogLimits, Report, RunId, RunSpec, StopRequest,
 };
 use futures_util::task::{Spawn, SpawnExt};
+use jiff::Timestamp;
 use service_registry::model::Exit;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -149,6 +150,8 @@ pub struct Found {
     pub run: String,
     /// When it began; zero for one of an earlier boot.
     pub began: Moment,
+    /// When it ended, if it did and that is known.
+    pub ended: Option<Timestamp>,
     /// What became of it.
     pub state: FoundState,
 }
@@ -173,8 +176,11 @@ pub enum FoundState {
         /// Why.
         error: String,
     },
-    /// Its keeper was killed and nobody saw the end. Nothing of it is left.
-    Lost,
+    /// Nobody saw its end. Nothing of it is left.
+    Lost {
+        /// Why nobody saw it.
+        why: &'static str,
+    },
 }
 
 /// Carries out orders.
@@ -275,13 +281,19 @@ fn found_run(instance: InstanceName, found: &keeper::FoundRun) -> Found {
             FoundState::Running { pid: u32::try_from(process.pid).unwrap_or(0) }
         }
         keeper::RunState::Starting if alive => FoundState::Starting,
-        _ => FoundState::Lost,
+        _ if found.liveness == Liveness::OtherBoot => FoundState::Lost { why: "the machine was restarted" },
+        _ => FoundState::Lost { why: "keeper killed" },
     };
     let began = match found.record.process() {
         Some(process) if found.liveness != Liveness::OtherBoot => since_boot(process.start),
         _ => Moment::ZERO,
     };
-    Found { instance, run: found.record.run.to_string(), began, state }
+    let ended = match &found.record.state {
+        keeper::RunState::Exited { ended_at, .. } => Some(*ended_at),
+        keeper::RunState::FailedToStart { at, .. } => Some(*at),
+        _ => None,
+    };
+    Found { instance, run: found.record.run.to_string(), began, ended, state }
 }
 
 /// Clock ticks since boot as `/proc/PID/stat` has them: USER_HZ is 100 on every Linux (proc_pid_stat(5)).

@@ -6,7 +6,9 @@ use crate::model::InstanceName;
 use crate::node::{Found, FoundState, NodeError};
 use crate::observed::{Instance, Phase, Run, StopCause};
 use crate::plan::{Wish, WishGoal};
-use service_registry::model::Exit;
+use jiff::Timestamp;
+use service_registry::model::{Entry, Execution, Exit, State};
+use std::time::Duration;
 
 /// What was running could not be taken over; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,8 @@ impl Supervisor {
         let before = self.registry.get(&name.to_string());
         let mut instance = Instance { health: History::default(), ..Instance::default() };
         instance.restarts = before.as_ref().map_or(0, |entry| entry.restarts);
+        instance.deaths = before.as_ref().map_or(0, |entry| entry.deaths);
+        let ended = found.ended;
         // What was ready stays so until its checks say otherwise: a daemon's restart is no news about a service.
         let was_ready = before.as_ref().is_some_and(|entry| entry.ready);
         instance.ready = run.service.health_check.is_none() || was_ready;
@@ -67,13 +71,41 @@ impl Supervisor {
                 instance.last_error = Some(error.clone());
                 Phase::Unstartable { run, error }
             }
-            FoundState::Lost => {
-                let exit = Exit::unknown("keeper killed");
+            FoundState::Lost { why } => {
+                let exit = Exit::unknown(why);
                 instance.last_error = Some(exit.to_string());
                 Phase::Ended { run, exit, cause }
             }
         };
+        self.recall_death(&mut instance, before.as_deref(), ended);
         instance
+    }
+
+    /// A run that ended by itself has its part in the count of quick deaths, also if nobody looked; and the pause after
+    /// them isn't cut short by a new daemon.
+    fn recall_death(&self, instance: &mut Instance, before: Option<&Entry>, ended: Option<Timestamp>) {
+        let by_itself = |cause: &Option<StopCause>| matches!(cause, None | Some(StopCause::Unhealthy));
+        let (mut run, never_ran) = match &instance.phase {
+            Phase::Ended { run, cause, .. } if by_itself(cause) => (run.clone(), false),
+            Phase::Unstartable { run, .. } => (run.clone(), true),
+            _ => return,
+        };
+        let (now, wall) = (self.clock)();
+        // The wall clock may have been set meanwhile: never later than now.
+        let ago = ended.and_then(|at| Duration::try_from(wall.duration_since(at)).ok()).unwrap_or_default();
+        let at = now.saturating_sub(ago);
+        if never_ran {
+            run.began = at;
+        }
+        let told = before.is_some_and(|entry| {
+            let same = matches!(&entry.execution, Execution::Process { run: Some(id), .. } if *id == run.id);
+            same && matches!(entry.status.state, State::Failed | State::Stopped)
+        });
+        if !told {
+            instance.count_death(&run, at);
+        } else if instance.deaths > 0 {
+            instance.not_before = at + run.service.restart.backoff.delay(instance.deaths);
+        }
     }
 
     /// A stop that was under way goes on; one whose order may not have arrived is issued again by the plan.
