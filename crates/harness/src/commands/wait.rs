@@ -175,7 +175,7 @@ impl<'a> Waiter<'a> {
                 Some(Execution::Process { run, .. }) => run.as_ref(),
                 _ => None,
             };
-            run.is_some() && run != stopping.runs.get(*name)
+            is_another(run, stopping.runs.get(*name))
         });
         again.map(ToString::to_string).collect()
     }
@@ -362,6 +362,12 @@ pub(super) fn service_of(instance: &str) -> &str {
     instance.rsplit_once('-').map_or(instance, |(service, _)| service)
 }
 
+/// Whether the run that there is now is another than the one that was stopped. A daemon of an older build doesn't name
+/// that one: then it can't be said.
+fn is_another(now: Option<&String>, stopped: Option<&String>) -> bool {
+    now.zip(stopped).is_some_and(|(now, stopped)| now != stopped)
+}
+
 fn is_gone(entry: Option<&Entry>) -> bool {
     let Some(entry) = entry else { return true };
     let code = entry.status.reason.as_ref().map(|reason| reason.code);
@@ -434,5 +440,18 @@ mod tests {
             assert_eq!(is_gone(Some(&entry)), gone, "{state} {code:?}");
         }
         assert!(is_gone(None));
+    }
+
+    #[test]
+    fn a_run_is_another_one_only_where_the_stopped_one_is_named() {
+        let (one, two) = ("run-1".to_owned(), "run-2".to_owned());
+        for (now, stopped, another) in [
+            (Some(&one), Some(&one), false),
+            (Some(&two), Some(&one), true),
+            (None, Some(&one), false),
+            (Some(&one), None, false),
+        ] {
+            assert_eq!(is_another(now, stopped), another, "{now:?} {stopped:?}");
+        }
     }
 }
