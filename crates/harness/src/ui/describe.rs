@@ -64,11 +64,17 @@ pub(crate) fn reason(entry: &Entry) -> String {
             parts.push(reason.message.clone());
         }
     }
-    // How it ended before is old news while it waits, and no news after it was asked to stop.
+    // How it ended before is old news while it waits or where it can't even start, and no news after it was asked to stop.
     let code = entry.status.reason.as_ref().map(|reason| reason.code);
     let stale = matches!(
         code,
-        Some(ReasonCode::Waiting | ReasonCode::Blocked | ReasonCode::Held | ReasonCode::StopRequested)
+        Some(
+            ReasonCode::Waiting
+                | ReasonCode::Blocked
+                | ReasonCode::Held
+                | ReasonCode::StopRequested
+                | ReasonCode::SpawnFailed
+        )
     );
     if let Some(exit) = entry.status.exit.as_ref().filter(|exit| ended && !stale && !exit.is_success()) {
         let told = exit.to_string();
@@ -159,6 +165,8 @@ mod tests {
         failed.status.reason = Some(Reason::new(ReasonCode::Exited, "exited with code 3"));
         assert_eq!(reason(&failed), "exited with code 3");
         assert_eq!(reason(&entry(State::Stopped, Some(ReasonCode::StopRequested))), "");
+        failed.status.reason = Some(Reason::new(ReasonCode::SpawnFailed, "port 80 is in use"));
+        assert_eq!(reason(&failed), "port 80 is in use", "the exit is that of an earlier run");
     }
 
     #[test]
