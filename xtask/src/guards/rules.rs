@@ -90,6 +90,10 @@ pub(crate) const RULES: &[Rule] = &[
                 why: "starts the zygote, which forks keepers",
             },
             Door {
+                path: "crates/command-executor/src/command.rs",
+                why: "a command in the standard library's form, for the launcher and for exec; starts nothing",
+            },
+            Door {
                 path: "crates/harness/src/connect.rs",
                 why: "starts the daemon, which outlives its starter",
             },
@@ -121,6 +125,10 @@ pub(crate) const RULES: &[Rule] = &[
             Door {
                 path: "crates/command-executor/src/process.rs",
                 why: "the same, for a one-shot command's handle",
+            },
+            Door {
+                path: "crates/command-executor/src/attacher/local.rs",
+                why: "ends what was joined, through a pidfd whose identity was checked after it was opened",
             },
         ],
         tests_too: false,

@@ -124,7 +124,7 @@ async fn command(
     };
     let output = || {
         let said = if finished.stderr.bytes.is_empty() { &finished.stdout } else { &finished.stderr };
-        quote(&said.bytes)
+        last_line(&said.bytes)
     };
     match finished.exit {
         Exit::Code(code) if code == expected_exit => {}
@@ -133,7 +133,7 @@ async fn command(
     }
     match expected_output {
         Some(text) if !contains(&finished.stdout.bytes, text) => {
-            Err(format!("{program} didn't print {text:?}{}", quote(&finished.stdout.bytes)))
+            Err(format!("{program} didn't print {text:?}{}", last_line(&finished.stdout.bytes)))
         }
         _ => Ok(format!("{program} exited with code {expected_exit}")),
     }
@@ -144,7 +144,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 /// `: last line`, without what isn't text.
-fn quote(bytes: &[u8]) -> String {
+fn last_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let line = text.trim_end().lines().next_back().unwrap_or_default();
     let line: String = line.chars().filter(|c| !c.is_control()).take(MOST_QUOTED).collect();
