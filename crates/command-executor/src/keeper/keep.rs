@@ -156,8 +156,12 @@ impl Keeper {
             state: RunState::Starting,
             gaps: Vec::new(),
         };
-        write_record(folder.as_fd(), &record, Writing::First)
-            .map_err(|error| failed(StartStage::Record, "run record", error))?;
+        write_record(folder.as_fd(), &record, Writing::First).map_err(|error| {
+            // On a full disk there is a name and nothing in it: no record is better than one that can't be read.
+            let name = format!("{}.json", handed.run);
+            let _ = rustix::fs::unlinkat(folder.as_fd(), name, AtFlags::empty());
+            failed(StartStage::Record, "run record", error)
+        })?;
         let started = match spec {
             Some(spec) => Self::launch(handed, &spec, folder.as_fd(), &mut record, outbox),
             None => Err(failed(StartStage::Request, "run", io::ErrorKind::InvalidData.into())),

@@ -24,6 +24,13 @@ impl LocalLauncher {
         Self::default()
     }
 
+    /// Makes what waiting for children needs. Else it is made with the first child, and async-process panics if there is
+    /// no descriptor left then: a program that may run out of them calls this when it starts.
+    pub fn prepare() {
+        let waiting = futures_lite::future::poll_once(async_process::driver());
+        futures_lite::future::block_on(waiting);
+    }
+
     /// The soft limit of open files that children get. A program that raised its own should hand on the one it came
     /// with: some programs walk through all numbers below it.
     #[must_use]

@@ -7,8 +7,10 @@
 mod http;
 mod ports;
 mod probe;
+mod reporter;
 mod secrets;
 mod user;
+mod worker;
 
 pub use ports::{Listeners, ephemeral_first, holder};
 pub use secrets::{SecretError, evaluate as evaluate_secrets};
@@ -19,27 +21,23 @@ use crate::observed::Moment;
 use crate::supervisor::Event;
 use async_channel::{Receiver, Sender};
 use async_lock::Semaphore;
-use command_executor::keeper::{
-    self, KeeperError, Keepers, Liveness, LogLimits, Report, RunId, RunSpec, StopRequest,
-};
+use command_executor::keeper::{self, KeeperError, Keepers, Liveness, RunId};
+use command_executor::launcher::LocalLauncher;
 use futures_util::task::{Spawn, SpawnExt};
 use jiff::Timestamp;
+use reporter::Reporter;
 use service_registry::model::Exit;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use worker::Worker;
 
 /// Tasks are put here.
 pub type Spawner = Arc<dyn Spawn + Send + Sync>;
 
 /// Commands of health checks that may run at the same time on a node; more wait within their own time-outs.
 const COMMANDS_AT_ONCE: usize = 32;
-
-/// The pause after keepers couldn't be heard.
-const DEAF_PAUSE: Duration = Duration::from_millis(100);
-
-/// Starts that are handed over together.
-const STARTS_AT_ONCE: usize = 64;
 
 /// Something for the engine to do.
 pub enum Order {
@@ -231,6 +229,7 @@ type Unreported = Arc<Mutex<BTreeMap<RunId, InstanceName>>>;
 impl Engine {
     /// Starts the engine's tasks on `spawner`. Events go to `events`.
     pub fn start(keepers: Keepers, spawner: &Spawner, events: Sender<Event>) -> Result<Self, NodeError> {
+        LocalLauncher::prepare();
         let orders = Arc::new(Orders { waiting: Mutex::default(), bell: async_channel::bounded(1) });
         let worker = Worker {
             keepers: keepers.clone(),
@@ -238,8 +237,14 @@ impl Engine {
             spawner: spawner.clone(),
             commands: Arc::new(Semaphore::new(COMMANDS_AT_ONCE)),
             unreported: Unreported::default(),
+            under_way: UnderWay::default(),
         };
-        let reporter = Reporter { keepers: keepers.clone(), events, unreported: worker.unreported.clone() };
+        let reporter = Reporter {
+            keepers: keepers.clone(),
+            events,
+            unreported: worker.unreported.clone(),
+            under_way: worker.under_way.clone(),
+        };
         spawner.spawn(worker.run(orders.clone())).map_err(|_| NodeError::Spawn)?;
         spawner.spawn(reporter.run()).map_err(|_| NodeError::Spawn)?;
         Ok(Self { keepers, orders })
@@ -313,211 +318,33 @@ fn start_error(stage: keeper::StartStage, message: &str) -> String {
     format!("{stage} failed: {message}")
 }
 
-/// Brings the keepers' reports to the loop, until either side is gone.
-struct Reporter {
-    keepers: Keepers,
-    events: Sender<Event>,
-    unreported: Unreported,
-}
+/// The probes that are under way, by instance. Taking one out ends it: the sender is dropped with the entry.
+#[derive(Clone, Default)]
+struct UnderWay(Arc<Mutex<BTreeMap<InstanceName, (String, Sender<Infallible>)>>>);
 
-impl Reporter {
-    async fn run(self) {
-        let mut deaf = false;
-        loop {
-            let report = match self.keepers.next_report().await {
-                Ok(report) => report,
-                // For want of descriptors or memory: nothing of it is lost, so it is tried until it can be heard again.
-                Err(error) => {
-                    if !std::mem::replace(&mut deaf, true) {
-                        tracing::error!(error = chain(&error), "keepers can't be heard now");
-                    }
-                    async_io::Timer::after(DEAF_PAUSE).await;
-                    continue;
-                }
-            };
-            if std::mem::replace(&mut deaf, false) {
-                tracing::info!("keepers are heard again");
-            }
-            let (instance, run, fact) = match report {
-                Report::Started { instance, run, pid } => {
-                    (instance, run, NodeFact::Started { pid: u32::try_from(pid).unwrap_or(0) })
-                }
-                Report::StartFailed { instance, run, stage, message, .. } => {
-                    (instance, run, NodeFact::StartFailed { error: start_error(stage, &message) })
-                }
-                Report::Exited { instance, run, exit, .. } => {
-                    (instance, run, NodeFact::Exited { exit: exit_of(&exit) })
-                }
-                Report::KeeperLost { instance, run } => {
-                    tracing::warn!(%instance, "its keeper was killed, and it with its keeper");
-                    (instance, run, NodeFact::Exited { exit: Exit::unknown("keeper killed") })
-                }
-                Report::ZygoteLost => {
-                    if !self.zygote_lost().await {
-                        return;
-                    }
-                    continue;
-                }
-            };
-            lock(&self.unreported).remove(&run);
-            let Ok(instance) = instance.parse() else { continue };
-            if !self.send(instance, run, fact).await {
-                return;
-            }
-        }
+impl UnderWay {
+    fn map(&self) -> MutexGuard<'_, BTreeMap<InstanceName, (String, Sender<Infallible>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was handed to it and hasn't reported may or may not exist: it is ended, so that it doesn't.
-    async fn zygote_lost(&self) -> bool {
-        tracing::warn!("the zygote was killed; services go on, a new one is made at the next start");
-        let unreported = std::mem::take(&mut *lock(&self.unreported));
-        for (run, instance) in unreported {
-            let error = match self.keepers.ensure_gone(&instance.to_string(), run).await {
-                Ok(_) => "the zygote was killed while it was started".into(),
-                Err(error) => chain(&error),
-            };
-            if !self.send(instance, run, NodeFact::StartFailed { error }).await {
-                return false;
-            }
-        }
-        true
+    /// Notes a probe. The answer ends when it is taken out.
+    fn begin(&self, instance: &InstanceName, run: &str) -> Receiver<Infallible> {
+        let (sender, ended) = async_channel::bounded(1);
+        self.map().insert(instance.clone(), (run.to_owned(), sender));
+        ended
     }
 
-    async fn send(&self, instance: InstanceName, run: RunId, fact: NodeFact) -> bool {
-        let event = NodeEvent { instance, run: run.to_string(), fact };
-        self.events.send(Event::Node(event)).await.is_ok()
+    /// Ends the probe of that run, if it is under way.
+    fn end(&self, instance: &InstanceName, run: &str) {
+        let mut map = self.map();
+        if map.get(instance).is_some_and(|(current, _)| current == run) {
+            map.remove(instance);
+        }
     }
 }
 
 fn lock(unreported: &Unreported) -> std::sync::MutexGuard<'_, BTreeMap<RunId, InstanceName>> {
     unreported.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-struct Worker {
-    keepers: Keepers,
-    events: Sender<Event>,
-    spawner: Spawner,
-    commands: Arc<Semaphore>,
-    unreported: Unreported,
-}
-
-impl Worker {
-    async fn run(self, orders: Arc<Orders>) {
-        while let Some(first) = orders.next().await {
-            // Starts that come together go to the zygote together, and cost one look at the ports.
-            let mut starts = Vec::new();
-            let mut next = Some(first);
-            while let Some(order) = next {
-                match order {
-                    Order::Start(launch) => starts.push(*launch),
-                    other => {
-                        self.launch(std::mem::take(&mut starts)).await;
-                        if !self.carry_out(other).await {
-                            return;
-                        }
-                    }
-                }
-                next = if starts.len() < STARTS_AT_ONCE { orders.pop() } else { None };
-            }
-            self.launch(starts).await;
-        }
-    }
-
-    async fn carry_out(&self, order: Order) -> bool {
-        match order {
-            Order::Start(launch) => self.launch(vec![*launch]).await,
-            Order::Stop { instance, run, signal, timeout, force } => {
-                self.stop(&instance, &run, StopRequest { signal, timeout, kill: force }).await;
-            }
-            Order::Probe(question) => {
-                let Question { instance, run, probe, resolved, timeout } = *question;
-                let (events, commands) = (self.events.clone(), self.commands.clone());
-                let task = async move {
-                    let fact = probe::probe(&probe, &resolved, timeout, &commands).await;
-                    // The loop is gone only when the engine is to end.
-                    let _ = events.send(Event::Node(NodeEvent { instance, run, fact })).await;
-                };
-                return self.spawner.spawn(task).is_ok();
-            }
-        }
-        true
-    }
-
-    async fn launch(&self, launches: Vec<Launch>) {
-        if launches.is_empty() {
-            return;
-        }
-        let listeners = if launches.iter().any(|launch| !launch.ports.is_empty()) {
-            Listeners::read()
-        } else {
-            Listeners::default()
-        };
-        let mut specs = Vec::new();
-        for launch in launches {
-            let (instance, run) = (launch.instance.clone(), launch.run.clone());
-            match spec(launch, &listeners) {
-                Ok(spec) => {
-                    lock(&self.unreported).insert(spec.run, instance);
-                    specs.push(spec);
-                }
-                Err(error) => self.failed(instance, run, error).await,
-            }
-        }
-        let Err(error) = self.keepers.start_many(&specs).await else { return };
-        tracing::debug!(%error, "a burst of starts was refused, each is tried alone");
-        // One of them is impossible, or the zygote is: each hears for itself.
-        for spec in specs {
-            let Err(error) = self.keepers.start(&spec).await else { continue };
-            let instance = lock(&self.unreported).remove(&spec.run);
-            if let Some(instance) = instance {
-                self.failed(instance, spec.run.to_string(), chain(&error)).await;
-            }
-        }
-    }
-
-    async fn failed(&self, instance: InstanceName, run: String, error: String) {
-        let event = NodeEvent { instance, run, fact: NodeFact::StartFailed { error } };
-        let _ = self.events.send(Event::Node(event)).await;
-    }
-
-    async fn stop(&self, instance: &InstanceName, run: &str, request: StopRequest) {
-        let Ok(run) = run.parse::<RunId>() else { return };
-        // A keeper that isn't there yet or not any more: its report says what became of the run.
-        if let Err(error) = self.keepers.stop(&instance.to_string(), run, request).await {
-            tracing::debug!(%instance, %error, "stop didn't reach the keeper");
-        }
-    }
-}
-
-/// What a keeper is told about a launch.
-fn spec(launch: Launch, listeners: &Listeners) -> Result<RunSpec, String> {
-    // What another process listens on can't be had, and its answers to our probes would be taken for the service's.
-    if let Some(port) = launch.ports.iter().copied().find(|port| listeners.contains(*port)) {
-        let by = holder(port).map(|holder| format!(" by {holder}")).unwrap_or_default();
-        return Err(format!("port {port} is in use{by}"));
-    }
-    let service = &launch.service;
-    let run: RunId = launch.run.parse().map_err(|error| format!("{error}"))?;
-    Ok(RunSpec {
-        instance: launch.instance.to_string(),
-        run,
-        argv: launch.resolved.argv.into_iter().map(Into::into).collect(),
-        env: launch.resolved.env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
-        cwd: launch.resolved.working_dir,
-        user: launch.resolved.user,
-        group: launch.resolved.group,
-        stop_signal: service.stop_signal.number(),
-        stop_timeout: service.shutdown_timeout,
-        open_files: service.resources.open_files,
-        nice: service.resources.nice,
-        cgroup: None,
-        logs: LogLimits {
-            max_size: service.logs.max_size,
-            keep_files: service.logs.keep_files,
-            keep_runs: service.logs.keep_runs,
-        },
-        stdin: false,
-    })
 }
 
 /// An error with its sources, as one line.
