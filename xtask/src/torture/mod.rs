@@ -185,7 +185,10 @@ fn attack(
     let driver =
         Driver::new(Arc::clone(&project), Arc::clone(&services), disks).map_err(failed("the journal"))?;
     let (deeds, mut calls) = driver.run(&schedule, arguments.seconds).map_err(failed("the attack"))?;
-    final_proof::prove(&project, &services, &deeds, &mut calls, report)?;
+    let proven = final_proof::prove(&project, &services, &deeds, &mut calls, report);
     report.deeds = deeds;
-    Ok(())
+    if disks && (proven.is_err() || !report.is_clean()) {
+        room::keep(&project, &services);
+    }
+    proven
 }

@@ -61,6 +61,16 @@ pub(crate) fn mount_disks(project: &Project, services: &[Service]) -> Result<(),
     Ok(())
 }
 
+/// Copies what is on the small disks to where it outlives the namespace.
+pub(crate) fn keep(project: &Project, services: &[Service]) {
+    let Some(state) = project.state_dir() else { return };
+    for service in services.iter().filter(|service| service.temper == Temper::Disk) {
+        let from = state.join("instances").join(service.instance());
+        // What can't be kept is missed by whoever reads it, not by the verdict.
+        let _ = Command::new("cp").arg("-r").arg(from).arg(&project.folder).status();
+    }
+}
+
 /// Takes the small disks below `folder` away again.
 pub(crate) fn leave(folder: &Path) {
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();

@@ -44,7 +44,7 @@ const TEMPERS: &[(Temper, &str, usize)] = &[
 pub(crate) const DISKS: usize = 3;
 
 /// Bytes of a small disk.
-pub(crate) const DISK_SIZE: usize = 256 << 10;
+pub(crate) const DISK_SIZE: usize = 4 << 20;
 
 /// One service.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ pub(crate) fn services() -> Vec<Service> {
 
 fn logs(temper: Temper, number: usize) -> Logs {
     let (max_size, keep_files, keep_runs) = match temper {
-        Temper::Disk => (32, 2, 2),
+        Temper::Disk => (128, 2, 10),
         // One keeps so much that nothing is rotated out.
         Temper::Chatty if number == 0 => (16 << 10, 64, 10_000),
         Temper::Chatty => (256, 2, 10_000),
