@@ -75,7 +75,31 @@ services:
     project.ok(&["start"]);
     let pid = project.pid("web-1");
     kill(pid, "KILL");
-    until("a new process", || project.instance("web-1")["pid"].as_u64().is_some_and(|new| new != u64::from(pid)));
+    until("a new process", || {
+        project.instance("web-1")["pid"].as_u64().is_some_and(|new| new != u64::from(pid))
+    });
     assert_eq!(project.instance("web-1")["restarts"], 1);
     assert_eq!(project.instance("web-1")["exit"]["signal"], 9);
+}
+
+#[test]
+fn a_check_under_way_ends_with_what_it_asks() {
+    let project = Project::new(
+        r#"
+services:
+  web:
+    type: process
+    command: [sleep, "1000"]
+    startup_timeout: 200ms
+    health_check: { command: sh, args: [-c, "echo $$$$ > asking; exec sleep 1000"], timeout: 60s }
+  other: { type: process, command: [sleep, "1000"] }
+"#,
+    );
+    assert_eq!(project.run(&["start"]).code, 5);
+    let file = project.path().join("asking");
+    until("the check runs", || std::fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n')));
+    let asking: u32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+    project.ok(&["stop", "web"]);
+    until("the check has ended", || !alive(asking));
+    assert_eq!(project.state("other-1"), "running");
 }

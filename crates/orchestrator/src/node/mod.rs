@@ -320,10 +320,13 @@ fn start_error(stage: keeper::StartStage, message: &str) -> String {
 
 /// The probes that are under way, by instance. Taking one out ends it: the sender is dropped with the entry.
 #[derive(Clone, Default)]
-struct UnderWay(Arc<Mutex<BTreeMap<InstanceName, (String, Sender<Infallible>)>>>);
+struct UnderWay(Arc<Mutex<BTreeMap<InstanceName, Asking>>>);
+
+/// The run that is asked, and what ends the asking when it is dropped.
+type Asking = (String, Sender<Infallible>);
 
 impl UnderWay {
-    fn map(&self) -> MutexGuard<'_, BTreeMap<InstanceName, (String, Sender<Infallible>)>> {
+    fn map(&self) -> MutexGuard<'_, BTreeMap<InstanceName, Asking>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,0 +1,159 @@
+//! Orders, on their way to keepers and probes.
+
+use super::{
+    Launch, Listeners, NodeEvent, NodeFact, Order, Orders, Question, Spawner, UnderWay, Unreported, chain,
+    holder, lock, probe,
+};
+use crate::model::InstanceName;
+use crate::supervisor::Event;
+use async_channel::Sender;
+use async_lock::Semaphore;
+use command_executor::keeper::{Keepers, LogLimits, RunId, RunSpec, StopRequest};
+use futures_util::task::SpawnExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Starts that are handed over together.
+const STARTS_AT_ONCE: usize = 64;
+
+/// Carries out orders, one after the other; what takes time becomes a task.
+pub(super) struct Worker {
+    pub(super) keepers: Keepers,
+    pub(super) events: Sender<Event>,
+    pub(super) spawner: Spawner,
+    pub(super) commands: Arc<Semaphore>,
+    pub(super) unreported: Unreported,
+    pub(super) under_way: UnderWay,
+}
+
+impl Worker {
+    pub(super) async fn run(self, orders: Arc<Orders>) {
+        while let Some(first) = orders.next().await {
+            // Starts that come together go to the zygote together, and cost one look at the ports.
+            let mut starts = Vec::new();
+            let mut next = Some(first);
+            while let Some(order) = next {
+                match order {
+                    Order::Start(launch) => starts.push(*launch),
+                    other => {
+                        self.launch(std::mem::take(&mut starts)).await;
+                        if !self.carry_out(other).await {
+                            return;
+                        }
+                    }
+                }
+                next = if starts.len() < STARTS_AT_ONCE { orders.pop() } else { None };
+            }
+            self.launch(starts).await;
+        }
+    }
+
+    async fn carry_out(&self, order: Order) -> bool {
+        match order {
+            Order::Start(launch) => self.launch(vec![*launch]).await,
+            Order::Stop { instance, run, signal, timeout, force } => {
+                self.under_way.end(&instance, &run);
+                self.stop(&instance, &run, StopRequest { signal, timeout, kill: force }).await;
+            }
+            Order::Probe(question) => {
+                let Question { instance, run, probe, resolved, timeout } = *question;
+                let (events, commands) = (self.events.clone(), self.commands.clone());
+                let (under_way, ended) = (self.under_way.clone(), self.under_way.begin(&instance, &run));
+                let task = async move {
+                    let asking = probe::probe(&probe, &resolved, timeout, &commands);
+                    // What is about to end isn't asked any more, and a command that asks it ends with it.
+                    let pointless = async {
+                        let _ = ended.recv().await;
+                        NodeFact::Probed {
+                            ok: false,
+                            message: "it was stopped".into(),
+                            duration: Duration::ZERO,
+                        }
+                    };
+                    let fact = futures_lite::future::or(asking, pointless).await;
+                    under_way.end(&instance, &run);
+                    // The loop is gone only when the engine is to end.
+                    let _ = events.send(Event::Node(NodeEvent { instance, run, fact })).await;
+                };
+                return self.spawner.spawn(task).is_ok();
+            }
+        }
+        true
+    }
+
+    async fn launch(&self, launches: Vec<Launch>) {
+        if launches.is_empty() {
+            return;
+        }
+        let listeners = if launches.iter().any(|launch| !launch.ports.is_empty()) {
+            Listeners::read()
+        } else {
+            Listeners::default()
+        };
+        let mut specs = Vec::new();
+        for launch in launches {
+            let (instance, run) = (launch.instance.clone(), launch.run.clone());
+            match spec(launch, &listeners) {
+                Ok(spec) => {
+                    lock(&self.unreported).insert(spec.run, instance);
+                    specs.push(spec);
+                }
+                Err(error) => self.failed(instance, run, error).await,
+            }
+        }
+        let Err(error) = self.keepers.start_many(&specs).await else { return };
+        tracing::debug!(%error, "a burst of starts was refused, each is tried alone");
+        // One of them is impossible, or the zygote is: each hears for itself.
+        for spec in specs {
+            let Err(error) = self.keepers.start(&spec).await else { continue };
+            let instance = lock(&self.unreported).remove(&spec.run);
+            if let Some(instance) = instance {
+                self.failed(instance, spec.run.to_string(), chain(&error)).await;
+            }
+        }
+    }
+
+    async fn failed(&self, instance: InstanceName, run: String, error: String) {
+        let event = NodeEvent { instance, run, fact: NodeFact::StartFailed { error } };
+        let _ = self.events.send(Event::Node(event)).await;
+    }
+
+    async fn stop(&self, instance: &InstanceName, run: &str, request: StopRequest) {
+        let Ok(run) = run.parse::<RunId>() else { return };
+        // A keeper that isn't there yet or not any more: its report says what became of the run.
+        if let Err(error) = self.keepers.stop(&instance.to_string(), run, request).await {
+            tracing::debug!(%instance, %error, "stop didn't reach the keeper");
+        }
+    }
+}
+
+/// What a keeper is told about a launch.
+fn spec(launch: Launch, listeners: &Listeners) -> Result<RunSpec, String> {
+    // What another process listens on can't be had, and its answers to our probes would be taken for the service's.
+    if let Some(port) = launch.ports.iter().copied().find(|port| listeners.contains(*port)) {
+        let by = holder(port).map(|holder| format!(" by {holder}")).unwrap_or_default();
+        return Err(format!("port {port} is in use{by}"));
+    }
+    let service = &launch.service;
+    let run: RunId = launch.run.parse().map_err(|error| format!("{error}"))?;
+    Ok(RunSpec {
+        instance: launch.instance.to_string(),
+        run,
+        argv: launch.resolved.argv.into_iter().map(Into::into).collect(),
+        env: launch.resolved.env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        cwd: launch.resolved.working_dir,
+        user: launch.resolved.user,
+        group: launch.resolved.group,
+        stop_signal: service.stop_signal.number(),
+        stop_timeout: service.shutdown_timeout,
+        open_files: service.resources.open_files,
+        nice: service.resources.nice,
+        cgroup: None,
+        logs: LogLimits {
+            max_size: service.logs.max_size,
+            keep_files: service.logs.keep_files,
+            keep_runs: service.logs.keep_runs,
+        },
+        stdin: false,
+    })
+}
