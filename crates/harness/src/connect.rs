@@ -353,6 +353,10 @@ impl Ending {
 fn lock_holder(state_dir: &Path) -> Option<u32> {
     let mut text = String::new();
     File::open(state_dir.join(LOCK)).ok()?.take(4096).read_to_string(&mut text).ok()?;
+    holder_in(&text)
+}
+
+fn holder_in(text: &str) -> Option<u32> {
     text.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty())?.parse().ok()
 }
 
@@ -461,6 +465,13 @@ fn first_word(reader: OwnedFd, mut child: Child) -> io::Result<Word> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sample_of_every_lock_file_is_read() {
+        assert_eq!(holder_in(include_str!("../tests/samples/daemon-v1.lock")), Some(4711));
+        assert_eq!(holder_in(""), None);
+        assert_eq!(holder_in("pid 99999999999"), None);
+    }
 
     #[test]
     fn a_daemon_gets_no_secrets_of_its_starter() {

@@ -64,6 +64,17 @@ pub(crate) enum ProjectError {
         #[source]
         source: io::Error,
     },
+    /// A newer harness made the state folder.
+    #[error(
+        "{} has format {found}, this harness reads up to {SCHEMA}: use the newer harness, or another state folder",
+        path.display()
+    )]
+    Newer {
+        /// The file that says so; it is left as it is.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
     /// The state folder belongs to someone else.
     #[error("the state folder {} belongs to user {owner}", path.display())]
     Foreign {
@@ -82,6 +93,9 @@ struct Remembered {
 }
 
 const REMEMBERED: &str = "project.json";
+
+/// The format of [`Remembered`] and of the folder that it stands in.
+const SCHEMA: u32 = 1;
 
 impl Project {
     /// The project of `explicit` (`--config`), or of the working folder.
@@ -143,8 +157,11 @@ impl Project {
             return Err(ProjectError::Foreign { path: self.state_dir.clone(), owner: metadata.uid() });
         }
         let file = self.state_dir.join(REMEMBERED);
+        if let Some(found) = schema(&file).filter(|found| *found > SCHEMA) {
+            return Err(ProjectError::Newer { path: file, found });
+        }
         if !file.exists() {
-            let text = serde_json::to_vec(&Remembered { schema: 1, config: self.config.clone() })
+            let text = serde_json::to_vec(&Remembered { schema: SCHEMA, config: self.config.clone() })
                 .map_err(|e| failed(io::Error::other(e)))?;
             // Renamed into place: another start at the same moment sees a whole file or none.
             let draft = self.state_dir.join(format!("{REMEMBERED}.{}", std::process::id()));
@@ -154,6 +171,15 @@ impl Project {
         rustix::fs::access(&self.state_dir, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
             .map_err(|e| failed(e.into()))
     }
+}
+
+/// The format that a file says it has.
+fn schema(file: &Path) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Schema {
+        schema: u32,
+    }
+    serde_json::from_slice::<Schema>(&fs::read(file).ok()?).ok().map(|found| found.schema)
 }
 
 /// The folder that a configuration file speaks for: for `.harness/services.yaml` the one above.
@@ -249,6 +275,26 @@ mod tests {
         ] {
             assert_eq!(name_in(text).as_deref(), name, "{text}");
         }
+    }
+
+    #[test]
+    fn the_sample_of_every_version_is_read_and_a_newer_one_is_refused() {
+        let sample = include_bytes!("../tests/samples/project-v1.json");
+        let remembered: Remembered = serde_json::from_slice(sample).unwrap();
+        assert_eq!(
+            (remembered.schema, remembered.config.as_path()),
+            (1, Path::new("/srv/shop/services.yaml"))
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("services.yaml");
+        let project = Project::of(&folder.path().join("state"), config.clone(), config, false);
+        project.create_state_dir().unwrap();
+        let newer = r#"{"schema":2,"where":"elsewhere"}"#;
+        fs::write(project.state_dir.join(REMEMBERED), newer).unwrap();
+        let error = project.create_state_dir().unwrap_err();
+        assert!(matches!(error, ProjectError::Newer { found: 2, .. }), "{error}");
+        assert!(error.to_string().contains("use the newer harness"), "{error}");
+        assert_eq!(fs::read_to_string(project.state_dir.join(REMEMBERED)).unwrap(), newer);
     }
 
     #[test]

@@ -57,8 +57,10 @@ pub struct HttpProbe {
     /// Method, upper case.
     pub method: String,
     /// Headers, in order.
+    #[serde(default)]
     pub headers: Vec<(String, Template)>,
     /// Statuses of a healthy service; empty means any of 200 to 399.
+    #[serde(default)]
     pub expected_status: Vec<u16>,
     /// Text that the body must contain.
     pub expected_body: Option<String>,

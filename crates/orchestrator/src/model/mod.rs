@@ -2,7 +2,8 @@
 //!
 //! These types are what the planner decides on. They hold no text positions and no syntax; `harness-config` makes
 //! them from a file, a test makes them by hand. They are serialisable because the command line hands a whole
-//! [`Stack`] to the daemon.
+//! [`Stack`] to the daemon, and the daemon keeps it: a field that is added later needs `#[serde(default)]`, and the
+//! samples in `samples/` must be read for ever.
 
 mod health;
 mod name;
@@ -40,10 +41,13 @@ pub struct Stack {
     /// Services and tasks, in the file's order. Only those whose profiles are active.
     pub services: IndexMap<ServiceName, Arc<Service>>,
     /// Networks, in the file's order; `local` is always there.
+    #[serde(default)]
     pub networks: IndexMap<String, Network>,
     /// Machines other than this one, in the file's order.
+    #[serde(default)]
     pub nodes: IndexMap<String, Node>,
     /// Where `${secrets.NAME}` takes its value from; read on the machine that runs the service.
+    #[serde(default)]
     pub secrets: IndexMap<String, SecretSource>,
 }
 
@@ -84,14 +88,17 @@ pub struct Node {
     /// Private key file.
     pub identity_file: Option<PathBuf>,
     /// Whether commands there may be run as root through sudo.
+    #[serde(default)]
     pub sudo: bool,
     /// Name of a node or host to go through.
     pub jump: Option<String>,
     /// Networks that it is a member of.
+    #[serde(default)]
     pub networks: Vec<String>,
     /// Region it stands in.
     pub region: Option<String>,
     /// Labels for placement.
+    #[serde(default)]
     pub labels: IndexMap<String, String>,
 }
 
@@ -106,5 +113,53 @@ impl Stack {
     /// The service of that name.
     pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
         self.services.get(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Wish, WishGoal};
+    use serde_json::{Value, json};
+
+    #[test]
+    fn samples_of_every_version_are_read() {
+        let stack: Stack = serde_json::from_str(include_str!("../../samples/stack-v1.json")).unwrap();
+        let names: Vec<&str> = stack.services.keys().map(ServiceName::as_str).collect();
+        assert_eq!(names, ["db", "web", "spare", "migrate"], "in the file's order");
+        let web = stack.service("web").unwrap();
+        assert_eq!(web.dependencies.len(), 1);
+        assert_eq!(serde_json::from_value::<Stack>(serde_json::to_value(&stack).unwrap()).unwrap(), stack);
+        let wish: Wish = serde_json::from_str(include_str!("../../samples/wish-v1.json")).unwrap();
+        assert_eq!((wish.goal, &wish.service.name), (WishGoal::Up, &web.name));
+    }
+
+    /// What an older program leaves out and what a newer one adds are no reason to lose a stack.
+    #[test]
+    fn fields_that_are_missing_or_unknown_do_no_harm() {
+        let mut stack: Value = serde_json::from_str(include_str!("../../samples/stack-v1.json")).unwrap();
+        stack["of_a_later_version"] = json!([1]);
+        for key in ["networks", "nodes", "secrets", "description"] {
+            stack.as_object_mut().unwrap().remove(key);
+        }
+        for service in stack["services"].as_object_mut().unwrap().values_mut() {
+            service["of_a_later_version"] = json!({"a": 1});
+            for key in [
+                "env",
+                "ports",
+                "labels",
+                "profiles",
+                "placement",
+                "files",
+                "init",
+                "source",
+                "user",
+                "names",
+            ] {
+                service.as_object_mut().unwrap().remove(key);
+            }
+        }
+        let stack: Stack = serde_json::from_value(stack).unwrap();
+        assert!(stack.services.values().all(|service| service.ports.is_empty() && service.labels.is_empty()));
     }
 }

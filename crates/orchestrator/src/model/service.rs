@@ -27,12 +27,14 @@ pub struct Service {
     /// How many instances, 0 allowed.
     pub replicas: u32,
     /// Variables of its own: `env_file` first, `env` over it.
+    #[serde(default)]
     pub env: IndexMap<String, Template>,
     /// What it needs, in the file's order; implied ones last.
     pub dependencies: Dependencies,
     /// How it is asked whether it is well.
     pub health_check: Option<HealthCheck>,
     /// Ports that it listens on; the first is *the* port.
+    #[serde(default)]
     pub ports: Vec<Port>,
     /// Time it has to become ready.
     pub startup_timeout: Duration,
@@ -51,8 +53,10 @@ pub struct Service {
     /// Limits.
     pub resources: Resources,
     /// Labels for people and filters.
+    #[serde(default)]
     pub labels: IndexMap<String, String>,
     /// Profiles that it belongs to; empty is always active.
+    #[serde(default)]
     pub profiles: Vec<String>,
     /// What happens to it when a dependency fails.
     pub on_dependency_failure: OnDependencyFailure,
@@ -65,12 +69,15 @@ pub struct Service {
     /// What is kept of its output.
     pub logs: LogPolicy,
     /// Whether a container gets an init process.
+    #[serde(default)]
     pub init: bool,
     /// How it sees the names of others.
     pub names: Option<NameView>,
     /// Labels that a node must have to run it.
+    #[serde(default)]
     pub placement: IndexMap<String, String>,
     /// Files that a node needs from the project.
+    #[serde(default)]
     pub files: Vec<FileCopy>,
     /// How a new version replaces an old one.
     pub deployment: Option<Deployment>,
@@ -79,6 +86,7 @@ pub struct Service {
     /// Free text for people.
     pub description: Option<String>,
     /// Where it stands: `services.yaml:12`.
+    #[serde(default)]
     pub source: String,
 }
 
