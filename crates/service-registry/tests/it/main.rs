@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod figures;
+mod limits;
 mod registry;
 mod server;
 mod store;
