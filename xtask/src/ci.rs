@@ -15,6 +15,7 @@ const SECTIONS: &[Section] = &[
     ("docs", docs),
     ("dependencies", dependencies),
     ("tests", || test(&[])),
+    ("fuzz", || crate::fuzz::fuzz(&[])),
 ];
 
 /// Runs the sections that are named, without names all of them, also after one has failed, and prints the times.

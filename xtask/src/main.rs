@@ -5,6 +5,7 @@
 
 mod ci;
 mod clean;
+mod fuzz;
 mod guards;
 mod shell;
 mod test;
@@ -21,6 +22,7 @@ usage: cargo xtask CHORE
   guards             check the invariants that ARCHITECTURE.md lists
   ci [SECTION...]    format, clippy, docs, dependencies, tests
   torture [ARGS]     kill everything at random and prove that nothing is lost: --seconds N --seed S
+  fuzz [ARGS]        feed every parser with junk that learns: --seconds N, names of targets
   clean [--dry-run]  stop the examples, remove their state and the target folder
 ";
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         ["guards"] => guards_chore(),
         ["ci", ..] => ci::ci(arguments.get(1..).unwrap_or_default()),
         ["torture", ..] => torture::torture(arguments.get(1..).unwrap_or_default()),
+        ["fuzz", ..] => fuzz::fuzz(arguments.get(1..).unwrap_or_default()),
         ["clean"] => clean::clean(false),
         ["clean", "--dry-run"] => clean::clean(true),
         ["help" | "--help" | "-h"] => {
