@@ -1,10 +1,11 @@
 //! `stack.*` and `daemon.*`: wire types in, commands to the loop, wire types out.
 
+use super::secrets;
 use crate::api::{self, code};
 use async_channel::Sender;
 use futures_util::future::BoxFuture;
 use orchestrator::command::{Refused, StartRequest, Started, StopRequest};
-use orchestrator::model::{InstanceName, ServiceName};
+use orchestrator::model::{InstanceName, ServiceName, Stack};
 use orchestrator::node::{SecretError, evaluate_secrets};
 use orchestrator::plan::Step;
 use orchestrator::supervisor::{Command, Event, Reply, StartAnswer, StartOrder};
@@ -15,7 +16,7 @@ use service_registry::model::{Entry, State};
 use service_registry::registry::{Durable, Registry};
 use service_registry::server::{CallContext, Methods};
 use service_registry::wire::RpcError;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -139,8 +140,25 @@ impl Shared {
         Ok(api::EndResult { ending })
     }
 
-    async fn start(&self, params: api::StartParams) -> Result<api::StartResult, RpcError> {
-        let secrets = evaluate_secrets(&params.stack.secrets, &params.env).await.map_err(no_secret)?;
+    /// The values of the stack's secrets; unless it is a dry run also as files, whose folder `env` is told.
+    async fn secrets(
+        &self,
+        stack: &Stack,
+        env: &mut BTreeMap<String, String>,
+        dry_run: bool,
+    ) -> Result<BTreeMap<String, String>, RpcError> {
+        let values = evaluate_secrets(&stack.secrets, env).await.map_err(no_secret)?;
+        if !dry_run && !values.is_empty() {
+            let folder = secrets::write(&self.about.state_dir, &values).map_err(|error| {
+                RpcError::new(code::SECRET, format!("can't write the secrets' files: {error}"))
+            })?;
+            env.insert(secrets::VARIABLE.into(), folder.to_string_lossy().into_owned());
+        }
+        Ok(values)
+    }
+
+    async fn start(&self, mut params: api::StartParams) -> Result<api::StartResult, RpcError> {
+        let secrets = self.secrets(&params.stack, &mut params.env, params.dry_run).await?;
         let warnings = warnings(&params.stack);
         let order = StartOrder {
             stack: Some(params.stack),
@@ -186,9 +204,9 @@ impl Shared {
         })
     }
 
-    async fn restart(&self, params: api::RestartParams) -> Result<api::RestartResult, RpcError> {
+    async fn restart(&self, mut params: api::RestartParams) -> Result<api::RestartResult, RpcError> {
         let secrets = match &params.stack {
-            Some(stack) => evaluate_secrets(&stack.secrets, &params.env).await.map_err(no_secret)?,
+            Some(stack) => self.secrets(stack, &mut params.env, false).await?,
             None => Default::default(),
         };
         let order = StartOrder {

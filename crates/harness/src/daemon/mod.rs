@@ -6,6 +6,7 @@
 mod host;
 mod lock;
 mod methods;
+mod secrets;
 
 use crate::connect::SOCKET;
 use async_channel::Sender;

@@ -103,3 +103,24 @@ services:
     until("the check has ended", || !alive(asking));
     assert_eq!(project.state("other-1"), "running");
 }
+
+#[test]
+fn a_secret_is_a_value_and_a_private_file() {
+    let project = Project::new(
+        r#"
+secrets:
+  password: { file: password.txt }
+services:
+  web:
+    type: process
+    command: [sh, -c, "echo $PW; cat $HARNESS_SECRETS/password; exec sleep 1000"]
+    env: { PW: "${secrets.password}" }
+"#,
+    );
+    project.write("password.txt", "hunter2\n");
+    project.ok(&["start"]);
+    // `cat` prints it without a line break: the line is whole when the service ends.
+    until("it has read both", || project.logs("web").first().is_some_and(|line| line == "hunter2"));
+    project.ok(&["stop", "-y"]);
+    assert_eq!(project.logs("web"), ["hunter2", "hunter2"]);
+}
