@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use command_executor::keeper::{
-    Exit, FoundRun, KeeperError, KeeperOptions, Keepers, Liveness, LogLimits, ProcessIdentity, Report, RunId,
-    RunRecord, RunSpec, RunState, StartStage, StopRequest, read_record,
+    Exit, FoundRun, KeeperError, KeeperOptions, Keepers, Liveness, LogLimits, PROTOCOL, ProcessIdentity,
+    Report, RunId, RunRecord, RunSpec, RunState, StartStage, StopRequest, read_record,
 };
 use futures_lite::FutureExt;
 use smol::{Timer, block_on};
@@ -41,12 +41,16 @@ impl Bench {
     }
 
     fn open(&mut self) {
+        self.open_as("test");
+    }
+
+    fn open_as(&mut self, build: &str) {
         self.keepers = None;
         self.keepers = Some(
             Keepers::open(KeeperOptions {
                 state: self.state.clone(),
                 program: Some(HOST.into()),
-                build: "test".into(),
+                build: build.into(),
                 soft_open_files: Some(777),
             })
             .unwrap(),
@@ -181,11 +185,11 @@ fn alive(pid: i32) -> bool {
 }
 
 fn sigkill(pid: i32) {
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(pid).unwrap(),
-        rustix::process::Signal::KILL,
-    )
-    .unwrap();
+    signal(pid, rustix::process::Signal::KILL);
+}
+
+fn signal(pid: i32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
 /// The parent's pid: of a keeper, the zygote.
@@ -647,6 +651,72 @@ fn a_keeper_killed_after_its_zygote_is_noticed_by_the_daemon() {
         assert!(matches!(bench.report(), Report::KeeperLost { run, .. } if run == lost.run));
         assert!(!pids.iter().any(|pid| alive(*pid)), "{pids:?}");
         assert!(bench.record(&lost).state.is_final());
+    }
+}
+
+#[test]
+fn what_another_builds_zygote_was_asked_for_is_found_before_it_is_written() {
+    let mut bench = Bench::new();
+    let first = sh("first-1", "sleep 600");
+    bench.start(&first);
+    let zygote = parent(keeper_of(&bench, &first));
+    signal(zygote, rustix::process::Signal::STOP);
+    let asked: Vec<RunSpec> = (0..20).map(|number| sh(&format!("asked-{number}"), "sleep 600")).collect();
+    block_on(bench.keepers().start_many(&asked)).unwrap();
+    // The daemon of another build comes while nothing of this has happened yet.
+    bench.open_as("other");
+    let keepers = bench.keepers().clone();
+    let adopting = std::thread::spawn(move || block_on(keepers.adopt()).unwrap());
+    signal(zygote, rustix::process::Signal::CONT);
+    let found: BTreeSet<String> =
+        adopting.join().unwrap().into_iter().map(|found| found.record.instance).collect();
+    assert_eq!(found.len(), 21, "{found:?}");
+    let mut started = BTreeSet::new();
+    while started.len() < asked.len() {
+        if let Report::Started { instance, .. } = bench.report() {
+            started.insert(instance);
+        }
+    }
+    assert_eq!(bench.run(&sh("new-1", "exit 3")), Exit::Code(3));
+    for spec in &asked {
+        bench.kill(spec);
+        while !matches!(bench.report(), Report::Exited { run, .. } if run == spec.run) {}
+    }
+}
+
+#[test]
+fn a_keeper_of_the_version_before_is_spoken_to_in_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let (instances, run) = (root.path().join("instances/old-1"), RunId::generate());
+    fs::create_dir_all(&instances).unwrap();
+    let sample = include_str!("samples/keeper/running.v1.json");
+    let mut record: serde_json::Value = serde_json::from_str(sample).unwrap();
+    record["protocol"] = (PROTOCOL - 1).into();
+    record["instance"] = "old-1".into();
+    record["run"] = run.to_string().into();
+    fs::write(instances.join(format!("{run}.json")), record.to_string()).unwrap();
+    let keepers = Keepers::open(KeeperOptions {
+        state: root.path().into(),
+        program: Some(HOST.into()),
+        build: "test".into(),
+        soft_open_files: None,
+    })
+    .unwrap();
+    let keeper =
+        std::os::unix::net::UnixDatagram::bind(root.path().join(format!("run/k-{run}.sock"))).unwrap();
+    keeper.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(block_on(keepers.adopt()).unwrap().len(), 1);
+    let stop = StopRequest { signal: libc::SIGTERM, timeout: Duration::from_secs(1), kill: false };
+    for (run, version) in [(run, PROTOCOL - 1), (RunId::generate(), PROTOCOL)] {
+        let other = root.path().join(format!("run/k-{run}.sock"));
+        let other =
+            std::os::unix::net::UnixDatagram::bind(other).unwrap_or_else(|_| keeper.try_clone().unwrap());
+        other.set_read_timeout(Some(PATIENCE)).unwrap();
+        block_on(keepers.stop("old-1", run, stop)).unwrap();
+        let mut buffer = [0; 1024];
+        let length = other.recv(&mut buffer).unwrap();
+        let message: serde_json::Value = serde_json::from_slice(&buffer[..length]).unwrap();
+        assert_eq!(message["v"], version, "{message}");
     }
 }
 
