@@ -42,9 +42,7 @@ mod report;
 pub use report::{PROTOCOL, Report, StartStage, StopRequest};
 
 mod record;
-pub use record::{
-    Exit, Gap, RECORD_VERSION, RecordError, RunRecord, RunState, decode_record, read_record,
-};
+pub use record::{Exit, Gap, RECORD_VERSION, RecordError, RunRecord, RunState, decode_record, read_record};
 
 mod runs;
 mod socket;

@@ -393,7 +393,10 @@ mod tests {
         sample["version"] = (RECORD_VERSION + 1).into();
         std::fs::write(&path, sample.to_string()).unwrap();
         let error = read_record(&path).unwrap_err();
-        assert!(matches!(error, RecordError::Newer { version: 2, .. }), "fields of today may mean something else");
+        assert!(
+            matches!(error, RecordError::Newer { version: 2, .. }),
+            "fields of today may mean something else"
+        );
         assert!(error.to_string().contains("use the newer version"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), sample.to_string(), "it is left as it is");
         std::fs::write(&path, "nonsense").unwrap();

@@ -84,7 +84,7 @@ services:
     project.ok(&["start"]);
     project.wait_for("up");
     let old = project.pid("slow-1");
-    let mut stop =
+    let stop =
         project.command(&["stop", "slow"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     project.wait_for("asked");
     let start = project.run(&["start"]);
