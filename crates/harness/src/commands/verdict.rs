@@ -101,6 +101,8 @@ fn one(expect: &Expect, entry: &Entry) -> Verdict {
         (State::Running, _) if entry.ready => Verdict::Ready,
         (_, Some(ReasonCode::Backoff)) => after_deaths(expect, entry),
         (_, Some(ReasonCode::Blocked | ReasonCode::DependencyFailed | ReasonCode::Held)) => Verdict::Blocked,
+        // It ended before and its turn comes: this start's, or a new daemon's that found it lost.
+        (State::Failed | State::Stopped, Some(ReasonCode::Waiting)) => Verdict::Pending,
         // Between an end and the plan to try again there is a moment in which only the end is known.
         (
             State::Failed | State::Stopped,
@@ -116,7 +118,7 @@ fn one(expect: &Expect, entry: &Entry) -> Verdict {
             Verdict::Overdue
         }
         // The old run has ended, the new one comes next.
-        (State::Stopped, Some(ReasonCode::Waiting | ReasonCode::Replaced)) => Verdict::Pending,
+        (State::Stopped, Some(ReasonCode::Replaced)) => Verdict::Pending,
         (State::Stopped, _) => Verdict::Ended,
         _ => Verdict::Pending,
     }
@@ -222,6 +224,8 @@ mod tests {
             (Failed, Some(R::SpawnFailed), false, Verdict::Failed),
             (Failed, Some(R::Exited), false, Verdict::Failed),
             (Failed, Some(R::Backoff), false, Verdict::Pending),
+            (Failed, Some(R::Waiting), false, Verdict::Pending),
+            (Stopped, Some(R::Waiting), false, Verdict::Pending),
             (Failed, None, false, Verdict::Failed),
         ] {
             assert_eq!(check(&[(Fact("web", state, code, ready), &[])]), [verdict], "{state} {code:?}");
