@@ -20,7 +20,7 @@ usage: cargo xtask CHORE
 
   test [ARGS]        set up what the tests need and run all of them; ARGS go to nextest, e.g. a filter
   guards             check the invariants that ARCHITECTURE.md lists
-  ci [SECTION...]    format, clippy, docs, dependencies, tests
+  ci [SECTION...]    format, clippy, docs, dependencies, tests, fuzz
   torture [ARGS]     kill everything at random and prove that nothing is lost: --seconds N --seed S
   fuzz [ARGS]        feed every parser with junk that learns: --seconds N, names of targets
   clean [--dry-run]  stop the examples, remove their state and the target folder
