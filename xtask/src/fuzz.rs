@@ -38,7 +38,7 @@ pub(crate) fn fuzz(arguments: &[String]) -> Result<(), Failure> {
     let programs = shell::root().join("fuzz/target").join(&triple).join("release");
     let mut failed = Vec::new();
     let mut table = String::new();
-    for (name, what) in TARGETS.iter().filter(|(name, _)| wanted.is_empty() || wanted.contains(&name)) {
+    for (name, what) in TARGETS.iter().filter(|(name, _)| wanted.is_empty() || wanted.contains(name)) {
         eprintln!("fuzzing {name} ({what}) for {seconds} s");
         let (executions, good) = run(&programs.join(name), name, seconds)?;
         table.push_str(&format!("{name:<12}{executions:>12} executions  {what}\n"));

@@ -137,3 +137,93 @@ fn without_a_daemon_one_is_started_and_adopts() {
     assert_eq!(project.pid("db-1"), db);
     assert_eq!(parent(project.keeper_pid("db-1")), Some(zygote));
 }
+
+/// A daemon of the far future: it holds the lock, speaks protocol 9 only, and ends when it is told to.
+const FUTURE: &str = r#"
+import base64, fcntl, hashlib, json, os, socket, struct, sys
+state = sys.argv[1]
+lock = open(state + "/daemon.lock", "a+")
+fcntl.flock(lock, fcntl.LOCK_EX)
+lock.truncate(0)
+lock.write("pid %d, since 2030-01-01T00:00:00Z, harness\n" % os.getpid())
+lock.flush()
+os.chdir(state + "/run")
+if os.path.exists("harness.sock"):
+    os.unlink("harness.sock")
+server = socket.socket(socket.AF_UNIX)
+server.bind("harness.sock")
+server.listen()
+print("up", flush=True)
+
+def exactly(peer, count):
+    data = b""
+    while len(data) < count:
+        more = peer.recv(count - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+def frame(peer):
+    head, length = exactly(peer, 2)
+    length &= 127
+    if length == 126:
+        length = struct.unpack(">H", exactly(peer, 2))[0]
+    mask = exactly(peer, 4)
+    return head & 15, bytes(byte ^ mask[i % 4] for i, byte in enumerate(exactly(peer, length)))
+
+while True:
+    peer, _ = server.accept()
+    try:
+        request = b""
+        while not request.endswith(b"\r\n\r\n"):
+            request += exactly(peer, 1)
+        key = [line.split(b": ")[1] for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key")][0]
+        accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        peer.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+        while True:
+            kind, data = frame(peer)
+            if kind != 1:
+                break
+            call = json.loads(data)
+            answer = {"jsonrpc": "2.0", "id": call["id"]}
+            ends = call["method"] == "daemon.stop"
+            if ends:
+                answer["result"] = {}
+            else:
+                answer["error"] = {"code": -32001, "message": "this server speaks protocol 9: use a newer client"}
+            text = json.dumps(answer).encode()
+            peer.sendall(bytes([0x81, len(text)]) + text if len(text) < 126 else bytes([0x81, 126]) + struct.pack(">H", len(text)) + text)
+            if ends:
+                sys.exit(0)
+    except EOFError:
+        pass
+"#;
+
+#[test]
+fn a_daemon_that_speaks_no_common_protocol_is_replaced_too() {
+    let project = Project::new(STACK);
+    project.ok(&["start", "db"]);
+    let db = project.pid("db-1");
+    project.ok(&["daemon", "stop"]);
+    let script = project.write("future.py", FUTURE);
+    let mut future = std::process::Command::new("python3")
+        .arg(script)
+        .arg(project.state_dir())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 3];
+    std::io::Read::read_exact(future.stdout.as_mut().unwrap(), &mut said).unwrap();
+
+    let refused = project.run(&["start", "db"]);
+    assert_eq!(refused.code, 4, "{}", refused.stderr);
+    assert!(refused.stderr.contains("of another version"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("harness daemon restart"), "{}", refused.stderr);
+
+    let restart = project.ok(&["daemon", "restart"]);
+    assert!(restart.stderr.contains(&format!("pid {}", future.id())), "{}", restart.stderr);
+    assert!(restart.stderr.contains("1 instance goes on"), "{}", restart.stderr);
+    assert!(future.wait().unwrap().success(), "it ended by itself");
+    assert_eq!(project.pid("db-1"), db);
+}
