@@ -2,7 +2,7 @@
 
 use super::{
     orphans::Orphans,
-    record::{RecordError, RunState},
+    record::{Exit, RecordError, RunState},
     report::{Control, MAX_DATAGRAM, PROTOCOL, Report, StopRequest, decode, encode_as},
     scan::{self, EndedRun, FoundRun},
     socket::{
@@ -311,24 +311,21 @@ impl Keepers {
 
     /// Ends when a keeper that no zygote watches was killed, and what it left has been ended.
     async fn orphan_ends(&self) -> Result<Report, KeeperError> {
-        loop {
-            let orphan = self.0.orphans.next().await;
-            let state = self.0.options.state.clone();
-            let (instance, run) = (orphan.instance.clone(), orphan.run);
-            let found = blocking::unblock(move || scan::record(&state, &instance, run)).await?;
-            // One that had recorded the end reported it by itself.
-            if found.is_some_and(|record| record.state.is_final()) {
-                self.0.orphans.forget(run);
-                continue;
-            }
-            let ended = self.ensure_gone(&orphan.instance, run).await;
+        let orphan = self.0.orphans.next().await;
+        let state = self.0.options.state.clone();
+        let (instance, run) = (orphan.instance.clone(), orphan.run);
+        let found = blocking::unblock(move || scan::record(&state, &instance, run)).await?;
+        // Recorded by the keeper, which reported it by itself; or by us, and this was dropped before it could report.
+        if let Some(report) = found.and_then(|record| end_of(&orphan.instance, run, record.state)) {
             self.0.orphans.forget(run);
-            let lost = Report::KeeperLost { instance: orphan.instance.clone(), run };
-            return match ended?.record.map(|record| record.state) {
-                Some(RunState::Exited { .. }) | None => Ok(lost),
-                Some(_) => continue,
-            };
+            return Ok(report);
         }
+        // If that fails, it stays on the list and is tried again.
+        let ended = self.ensure_gone(&orphan.instance, run).await?;
+        self.0.orphans.forget(run);
+        let (instance, state) = (&orphan.instance, ended.record.map(|record| record.state));
+        let lost = Report::KeeperLost { instance: instance.clone(), run };
+        Ok(state.and_then(|state| end_of(instance, run, state)).unwrap_or(lost))
     }
 
     /// Ends when a zygote that was there is gone.
@@ -538,6 +535,21 @@ impl Keepers {
             }
             Err(error) => Err(KeeperError::Control { instance: instance(), source: error.into() }),
         }
+    }
+}
+
+/// What is reported of a run that its record says is over; `None` if it doesn't.
+fn end_of(instance: &str, run: RunId, state: RunState) -> Option<Report> {
+    let instance = instance.to_owned();
+    match state {
+        RunState::Exited { exit: Exit::Unknown(_), .. } => Some(Report::KeeperLost { instance, run }),
+        RunState::Exited { exit, ended_at, left, .. } => {
+            Some(Report::Exited { instance, run, exit, ended_at, left })
+        }
+        RunState::FailedToStart { stage, errno, message, .. } => {
+            Some(Report::StartFailed { instance, run, stage, errno, message })
+        }
+        RunState::Starting | RunState::Running { .. } => None,
     }
 }
 

@@ -30,15 +30,17 @@ impl ProcessIdentity {
         Ok(Self { pid, start: stat.start, inode: inode(&fd) })
     }
 
-    /// Whether exactly that process is alive; a zombie isn't.
+    /// Whether exactly that process is alive; a zombie isn't. One of which that can't be said now, for want of descriptors,
+    /// counts as alive: what follows from a death can't be taken back.
     pub fn is_alive(&self) -> bool {
-        matches!(self.open(), Ok(Some(_)))
+        !matches!(self.open(), Ok(None))
     }
 
     /// A descriptor of exactly that process; `None` if it is gone.
     pub(super) fn open(&self) -> io::Result<Option<OwnedFd>> {
         let gone = |error: &io::Error| {
-            matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT | libc::EINVAL))
+            matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT))
+                || error.kind() == io::ErrorKind::InvalidInput
         };
         let fd = match open(self.pid) {
             Ok(fd) => fd,

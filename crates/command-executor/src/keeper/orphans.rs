@@ -6,13 +6,14 @@ use super::{
     scan::{FoundRun, Liveness},
     spec::RunId,
 };
-use async_io::Async;
+use async_io::{Async, Timer};
 use rustix::fd::OwnedFd;
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::Poll,
+    time::Duration,
 };
 
 /// One keeper that is watched.
@@ -20,9 +21,30 @@ use std::{
 pub(super) struct Orphan {
     pub(super) instance: String,
     pub(super) run: RunId,
-    keeper: ProcessIdentity,
-    process: Async<OwnedFd>,
+    keeper: Option<ProcessIdentity>,
+    /// `None` if it was gone before it could be watched, or if there was no descriptor left to watch it with.
+    process: Option<Async<OwnedFd>>,
 }
+
+impl Orphan {
+    /// Returns when it has ended.
+    async fn end(&self) {
+        loop {
+            match &self.process {
+                Some(process) => drop(process.readable().await),
+                None => drop(Timer::after(LOOK).await),
+            }
+            if self.keeper.is_none_or(|keeper| !keeper.is_alive()) {
+                return;
+            }
+            // Nothing can be said of it for want of descriptors: no reason to spin.
+            Timer::after(LOOK).await;
+        }
+    }
+}
+
+/// How often one is looked at that can't be watched.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Waits for one of them, or (`None`) for a change of the list.
 type End<'a> = Pin<Box<dyn Future<Output = Option<Arc<Orphan>>> + Send + 'a>>;
@@ -41,19 +63,20 @@ impl Default for Orphans {
 }
 
 impl Orphans {
-    /// Watches the living keepers among the found, those that aren't watched yet. One that can't be (no descriptor is
-    /// left) is noticed when it is spoken to.
+    /// Watches the keepers among the found whose runs aren't over, and that aren't watched yet. One may have ended before it
+    /// was found, after its zygote: then nobody but us tells.
     pub(super) fn watch<'a>(&self, found: impl IntoIterator<Item = &'a FoundRun>) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         for FoundRun { record, liveness } in found {
             let known = list.iter().any(|orphan| orphan.run == record.run);
-            if let (Liveness::KeeperAlive, Some(keeper), false) = (liveness, record.keeper, known)
-                && let Ok(Some(fd)) = keeper.open()
-                && let Ok(process) = Async::new_nonblocking(fd)
-            {
-                let (instance, run) = (record.instance.clone(), record.run);
-                list.push(Arc::new(Orphan { instance, run, keeper, process }));
+            if known || record.state.is_final() || *liveness == Liveness::OtherBoot {
+                continue;
             }
+            let keeper = record.keeper;
+            let fd = keeper.and_then(|keeper| keeper.open().ok().flatten());
+            let process = fd.and_then(|fd| Async::new_nonblocking(fd).ok());
+            let (instance, run) = (record.instance.clone(), record.run);
+            list.push(Arc::new(Orphan { instance, run, keeper, process }));
         }
         drop(list);
         let _ = self.changed.0.try_send(());
@@ -70,8 +93,8 @@ impl Orphans {
             }));
             for orphan in &list {
                 ends.push(Box::pin(async {
-                    let _ = orphan.process.readable().await;
-                    (!orphan.keeper.is_alive()).then(|| orphan.clone())
+                    orphan.end().await;
+                    Some(orphan.clone())
                 }));
             }
             let first = poll_fn(|context| {
@@ -90,5 +113,36 @@ impl Orphans {
     /// Watches it no longer.
     pub(super) fn forget(&self, run: RunId) {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).retain(|orphan| orphan.run != run);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keeper::record::{RECORD_VERSION, RunRecord, RunState};
+
+    #[test]
+    fn a_keeper_that_died_before_it_could_be_watched_is_told_too() {
+        let gone = ProcessIdentity { pid: i32::MAX, start: 1, inode: None };
+        let record = RunRecord {
+            version: RECORD_VERSION,
+            protocol: 1,
+            instance: "web-1".into(),
+            run: RunId::generate(),
+            boot_id: String::new(),
+            keeper: Some(gone),
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            program: String::new(),
+            state: RunState::Running { process: gone },
+            gaps: Vec::new(),
+        };
+        let run = record.run;
+        let left = FoundRun { record, liveness: Liveness::KeeperDeadProcessesLeft(vec![1]) };
+        let orphans = Orphans::default();
+        orphans.watch([&left, &left]);
+        let next = futures_lite::future::block_on(orphans.next());
+        assert_eq!(next.run, run);
+        orphans.forget(run);
+        assert!(orphans.list.lock().unwrap().is_empty(), "watched once");
     }
 }
