@@ -96,6 +96,12 @@ pub(crate) fn is_alive(pid: i32) -> bool {
     stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| !matches!(state.as_str(), "Z" | "X")))
 }
 
+/// Whether nothing of a process is left that could hold a file open: its threads may outlive the first of them.
+pub(crate) fn is_gone(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    !is_alive(pid) && threads <= 1
+}
+
 /// When a process started, in clock ticks since boot.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
     stat(pid)?.get(19)?.parse().ok()

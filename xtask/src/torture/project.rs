@@ -107,7 +107,7 @@ impl Project {
     pub(crate) fn daemon_again(&self) -> io::Result<Duration> {
         if let Some(pid) = self.signal_daemon(Signal::KILL) {
             let end = Instant::now() + Duration::from_secs(5);
-            while super::process::is_alive(pid) && Instant::now() < end {
+            while !super::process::is_gone(pid) && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
