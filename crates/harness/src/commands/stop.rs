@@ -1,6 +1,5 @@
 //! `harness stop`.
 
-use async_io::Timer;
 use super::wait::{End, Waiter};
 use super::{Context, examples, offline, plan, wait};
 use crate::api::{self, StopParams, StopResult, code};
@@ -11,6 +10,7 @@ use crate::project::Project;
 use crate::ui::describe::count;
 use crate::ui::time::short;
 use crate::ui::{prompt, style};
+use async_io::Timer;
 use std::time::{Duration, Instant};
 
 /// How long the daemon may take to end after everything has stopped.
@@ -48,27 +48,29 @@ pub(crate) struct Args {
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let begin = Instant::now();
     let project = context.project()?;
-    connect::block_on(async |executor| loop {
-        let daemon = match connect::existing(executor, &project).await? {
-            Some(daemon) => daemon,
-            // Services go on without a daemon: one is needed to stop them.
-            None if !offline::live_instances(&project)?.is_empty() && !args.dry_run => {
-                connect::or_start(executor, &project).await?
+    connect::block_on(async |executor| {
+        loop {
+            let daemon = match connect::existing(executor, &project).await? {
+                Some(daemon) => daemon,
+                // Services go on without a daemon: one is needed to stop them.
+                None if !offline::live_instances(&project)?.is_empty() && !args.dry_run => {
+                    connect::or_start(executor, &project).await?
+                }
+                None => {
+                    return nothing(
+                        context,
+                        args,
+                        &offline::live_instances(&project)?.into_iter().collect::<Vec<_>>(),
+                    );
+                }
+            };
+            match stop(context, &project, &daemon, args, begin).await {
+                // The daemon has ended under it, killed or by another stop: what that one left undone, the next one does.
+                Err(error) if error.exit == Exit::UNREACHABLE && begin.elapsed() < ENDING => {
+                    Timer::after(Duration::from_millis(5)).await;
+                }
+                outcome => return outcome,
             }
-            None => {
-                return nothing(
-                    context,
-                    args,
-                    &offline::live_instances(&project)?.into_iter().collect::<Vec<_>>(),
-                );
-            }
-        };
-        match stop(context, &project, &daemon, args, begin).await {
-            // The daemon has ended under it, killed or by another stop: what that one left undone, the next one does.
-            Err(error) if error.exit == Exit::UNREACHABLE && begin.elapsed() < ENDING => {
-                Timer::after(Duration::from_millis(5)).await;
-            }
-            outcome => return outcome,
         }
     })
 }

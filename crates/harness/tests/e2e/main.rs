@@ -5,19 +5,19 @@
 
 mod support;
 
+mod adoption;
 mod badluck;
 mod commands;
+mod concurrency;
 mod config;
 mod examples;
-mod concurrency;
 mod exec;
+mod footing;
+mod formats;
 mod life;
 mod logs;
 mod mistakes;
 mod supervision;
 mod terminal;
-mod usage;
-mod adoption;
 mod upgrade;
-mod footing;
-mod formats;
+mod usage;

@@ -55,7 +55,10 @@ impl Project {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HARNESS_")) {
             command.env_remove(name);
         }
-        command.env("HOME", self.path()).env("XDG_STATE_HOME", self.path().join("state")).env_remove("XDG_RUNTIME_DIR");
+        command
+            .env("HOME", self.path())
+            .env("XDG_STATE_HOME", self.path().join("state"))
+            .env_remove("XDG_RUNTIME_DIR");
         command
     }
 
@@ -129,12 +132,14 @@ impl Project {
         all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
             .filter(|pid| {
                 let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                let service = environ.split(|byte| *byte == 0).any(|pair| pair.starts_with(b"HARNESS_INSTANCE="));
-                service && environ.split(|byte| *byte == 0).any(|pair| pair == marker.as_bytes()) && alive(*pid)
+                let service =
+                    environ.split(|byte| *byte == 0).any(|pair| pair.starts_with(b"HARNESS_INSTANCE="));
+                service
+                    && environ.split(|byte| *byte == 0).any(|pair| pair == marker.as_bytes())
+                    && alive(*pid)
             })
             .collect()
     }
-
 }
 
 impl Drop for Project {
@@ -207,7 +212,8 @@ impl Project {
     pub(crate) fn records(&self, instance: &str) -> Vec<Value> {
         let folder = self.state_dir().join("instances").join(instance);
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut files: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
+        let mut files: Vec<PathBuf> =
+            files.filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
         files.sort();
         files.iter().filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok()).collect()
     }
