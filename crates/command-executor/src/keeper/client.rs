@@ -304,6 +304,10 @@ impl Keepers {
             let read = self.0.reports.recv(&mut buffer).await.map_err(KeeperError::Reports)?;
             // What isn't understood isn't from keepers that we can have: nobody else can write here.
             if let Some(report) = buffer.get(..read).and_then(decode) {
+                // What a keeper tells by itself needs nobody who watches it.
+                if let Report::Exited { run, .. } | Report::StartFailed { run, .. } = &report {
+                    self.0.orphans.forget(*run);
+                }
                 return Ok(report);
             }
         }
