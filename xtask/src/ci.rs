@@ -15,6 +15,7 @@ const SECTIONS: &[Section] = &[
     ("docs", docs),
     ("dependencies", dependencies),
     ("tests", || test(&[])),
+    ("torture", torture),
     ("fuzz", || crate::fuzz::fuzz(&[])),
 ];
 
@@ -50,6 +51,14 @@ pub(crate) fn ci(wanted: &[String]) -> Result<(), Failure> {
     let failed: Vec<&str> =
         results.iter().filter(|(_, _, failure)| failure.is_some()).map(|(name, ..)| *name).collect();
     if failed.is_empty() { Ok(()) } else { Err(Failure::new(format!("failed: {}", failed.join(", ")))) }
+}
+
+/// A minute with everything, and a shorter one in which the daemon lives and must not grow. The debug build: another one
+/// would take longer than the runs.
+fn torture() -> Result<(), Failure> {
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    crate::torture::torture(&words(&["--debug", "--seconds", "60"]))?;
+    crate::torture::torture(&words(&["--debug", "--seconds", "30", "--without", "daemon,all"]))
 }
 
 fn format() -> Result<(), Failure> {

@@ -38,6 +38,8 @@ const ANSWER: Duration = Duration::from_secs(120);
 const READY: Duration = Duration::from_secs(30);
 /// Time in which a daemon that cuts connections off is gone.
 const DYING: Duration = Duration::from_secs(3);
+/// A daemon that left without a word is tried again after this.
+const SPAWN_AGAIN: Duration = Duration::from_millis(200);
 /// Time in which a daemon that somebody else starts must answer.
 const OTHERS: Duration = Duration::from_secs(10);
 
@@ -279,17 +281,26 @@ pub(crate) async fn or_start(
     }
     project.create_state_dir()?;
     let begin = Instant::now();
-    match spawn_daemon(&project.state_dir)
-        .map_err(|source| ConnectError::Start { state_dir: project.state_dir.clone(), source })?
-    {
-        Word::Ready | Word::Nothing => {}
-        Word::Refused(reason) => return Err(ConnectError::Refused { reason }),
-        Word::Late => {
-            return Err(ConnectError::NotReady { state_dir: project.state_dir.clone(), after: READY });
-        }
-    }
     let mut pause = Duration::from_millis(1);
+    let mut spawned: Option<Instant> = None;
     loop {
+        // One that found the lock held left without a word: by a daemon that is about to answer, or by one that was about
+        // to end. Where none answers soon, the lock may be free by now.
+        if spawned.is_none_or(|at| at.elapsed() > SPAWN_AGAIN) {
+            spawned = Some(Instant::now());
+            let word = spawn_daemon(&project.state_dir)
+                .map_err(|source| ConnectError::Start { state_dir: project.state_dir.clone(), source })?;
+            match word {
+                Word::Ready | Word::Nothing => {}
+                Word::Refused(reason) => return Err(ConnectError::Refused { reason }),
+                Word::Late => {
+                    return Err(ConnectError::NotReady {
+                        state_dir: project.state_dir.clone(),
+                        after: READY,
+                    });
+                }
+            }
+        }
         if let Some(daemon) = existing(executor, project).await? {
             return Ok(daemon);
         }

@@ -1,7 +1,7 @@
 //! What is shown, and the only place that writes to stdout and stderr.
 //!
 //! stdout is the answer, stderr is the talk. Nothing here panics when the other end is closed: a reader of stdout that
-//! has gone away ends the command quietly ([`Closed`]), talk that nobody can hear is dropped.
+//! has gone away ends the command quietly (`Closed`), talk that nobody can hear is dropped.
 
 pub(crate) mod describe;
 pub(crate) mod logs;

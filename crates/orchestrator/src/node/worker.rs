@@ -2,14 +2,17 @@
 
 use super::{
     Launch, Listeners, NodeEvent, NodeFact, Order, Orders, Question, Spawner, UnderWay, Unreported, chain,
-    holder, lock, probe,
+    exit_of, holder, lock, probe,
 };
 use crate::model::InstanceName;
 use crate::supervisor::Event;
 use async_channel::Sender;
 use async_lock::Semaphore;
-use command_executor::keeper::{Keepers, LogLimits, RunId, RunSpec, StopRequest};
+use command_executor::keeper::{
+    KeeperError, Keepers, LogLimits, RunId, RunRecord, RunSpec, RunState, StopRequest,
+};
 use futures_util::task::SpawnExt;
+use service_registry::model::Exit;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,12 +122,43 @@ impl Worker {
     }
 
     async fn stop(&self, instance: &InstanceName, run: &str, request: StopRequest) {
-        let Ok(run) = run.parse::<RunId>() else { return };
-        // A keeper that isn't there yet or not any more: its report says what became of the run.
-        if let Err(error) = self.keepers.stop(&instance.to_string(), run, request).await {
-            tracing::debug!(%instance, %error, "stop didn't reach the keeper");
+        let Ok(id) = run.parse::<RunId>() else { return };
+        let Err(error) = self.keepers.stop(&instance.to_string(), id, request).await else { return };
+        tracing::debug!(%instance, %error, "stop didn't reach the keeper");
+        // One that isn't there yet will report, and is asked again then.
+        if !matches!(error, KeeperError::KeeperGone { .. }) || lock(&self.unreported).contains_key(&id) {
+            return;
         }
+        // One that is gone has reported, or never will: what became of the run is found out, and said once more.
+        let (keepers, events) = (self.keepers.clone(), self.events.clone());
+        let (instance, run) = (instance.clone(), run.to_owned());
+        let settle = async move {
+            let fact = match keepers.ensure_gone(&instance.to_string(), id).await {
+                Ok(ended) => {
+                    NodeFact::Exited { exit: ended.record.as_ref().map_or_else(unseen, exit_recorded) }
+                }
+                Err(error) => {
+                    tracing::warn!(%instance, error = %chain(&error), "can't make sure that it is gone");
+                    return;
+                }
+            };
+            let _ = events.send(Event::Node(NodeEvent { instance, run, fact })).await;
+        };
+        // Refused only when the engine is to end.
+        let _ = self.spawner.spawn(settle);
     }
+}
+
+/// How a run that is over ended, as its record says.
+fn exit_recorded(record: &RunRecord) -> Exit {
+    match &record.state {
+        RunState::Exited { exit, .. } => exit_of(exit),
+        _ => unseen(),
+    }
+}
+
+fn unseen() -> Exit {
+    Exit::unknown("keeper killed")
 }
 
 /// What a keeper is told about a launch.
