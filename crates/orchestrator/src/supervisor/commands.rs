@@ -3,7 +3,6 @@
 use super::Supervisor;
 use crate::command::{self, PortSource, Refused, StartRequest, Started, StopRequest};
 use crate::model::{InstanceName, ServiceName, Stack};
-use crate::network::{Caller, resolve};
 use crate::node::Listeners;
 use crate::plan::{Step, WishGoal, simulate};
 use async_channel::Sender;
@@ -267,17 +266,8 @@ impl Supervisor {
             .map(|wish| &wish.service)
             .or_else(|| self.world.stack.as_ref()?.services.get(instance.service()));
         let service = service.ok_or_else(unknown)?;
-        let lookup = |name: &ServiceName| self.lookup(name);
-        let caller = Caller {
-            instance,
-            service,
-            lookup: &lookup,
-            leases: &self.world.leases,
-            secrets: &self.memory.secrets,
-        };
-        let folder = self.world.stack.as_ref().map(|stack| stack.folder.clone()).unwrap_or_default();
         let resolved =
-            resolve(&caller, self.memory.env_of(instance), &folder, &self.node).map_err(|error| {
+            self.seen_from(instance, service, |caller| self.resolved(caller)).map_err(|error| {
                 Refused::NotSupported { services: vec![(instance.service().clone(), error.to_string())] }
             })?;
         Ok(ExecContext {

@@ -14,7 +14,7 @@ pub use persist::PersistError;
 
 use crate::command::World;
 use crate::model::InstanceName;
-use crate::network::{Caller, PortRange, ResolvedProbe, given, resolve};
+use crate::network::{Caller, PortRange, Resolved, ResolvedProbe, Unresolved, given, resolve};
 use crate::node::{Engine, Launch, NodeEvent, NodeFact, Order, Question};
 use crate::observed::{Fact, Moment, Phase, Run, StopCause};
 use crate::plan::{self, Step};
@@ -25,6 +25,7 @@ use persist::Memory;
 use service_registry::model::{ProbeResult, Reason, State};
 use service_registry::registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -211,18 +212,7 @@ impl Supervisor {
         self.memory.started(&self.registry, instance, &run);
         self.world.observed.issue_start(instance, run, again);
         self.probes.remove(instance);
-        let resolved = {
-            let lookup = |name: &crate::model::ServiceName| self.lookup(name);
-            let caller = Caller {
-                instance,
-                service: &service,
-                lookup: &lookup,
-                leases: &self.world.leases,
-                secrets: &self.memory.secrets,
-            };
-            let folder = self.world.stack.as_ref().map(|stack| stack.folder.clone()).unwrap_or_default();
-            resolve(&caller, self.memory.env_of(instance), &folder, &self.node)
-        };
+        let resolved = self.seen_from(instance, &service, |caller| self.resolved(caller));
         match resolved {
             Ok(resolved) => {
                 let ports: Vec<u16> = (0..service.ports.len())
@@ -260,17 +250,8 @@ impl Supervisor {
             return;
         };
         let Some(check) = &service.health_check else { return };
-        let lookup = |name: &crate::model::ServiceName| self.lookup(name);
-        let caller = Caller {
-            instance,
-            service: &service,
-            lookup: &lookup,
-            leases: &self.world.leases,
-            secrets: &self.memory.secrets,
-        };
-        let folder = self.world.stack.as_ref().map(|stack| stack.folder.clone()).unwrap_or_default();
-        let probe = ResolvedProbe::new(&caller, &check.probe).and_then(|probe| {
-            Ok((probe, resolve(&caller, self.memory.env_of(instance), &folder, &self.node)?))
+        let probe = self.seen_from(instance, &service, |caller| {
+            Ok::<_, Unresolved>((ResolvedProbe::new(caller, &check.probe)?, self.resolved(caller)?))
         });
         match probe {
             Ok((probe, resolved)) => {
@@ -284,6 +265,24 @@ impl Supervisor {
                 self.node_event(NodeEvent { instance: instance.clone(), run, fact });
             }
         }
+    }
+
+    /// Lets `with` look at the stack as `instance` sees it.
+    fn seen_from<T>(
+        &self,
+        instance: &InstanceName,
+        service: &crate::model::Service,
+        with: impl FnOnce(&Caller<'_, '_>) -> T,
+    ) -> T {
+        let lookup = |name: &crate::model::ServiceName| self.lookup(name);
+        let (leases, secrets) = (&self.world.leases, &self.memory.secrets);
+        with(&Caller { instance, service, lookup: &lookup, leases, secrets })
+    }
+
+    /// What a node needs to run the instance that asks.
+    fn resolved(&self, caller: &Caller<'_, '_>) -> Result<Resolved, Unresolved> {
+        let folder = self.world.stack.as_ref().map(|stack| stack.folder.as_path()).unwrap_or(Path::new("/"));
+        resolve(caller, self.memory.env_of(caller.instance), folder, &self.node)
     }
 
     /// The definition that others see: of what is wanted, else of the file.
