@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process as std_process;
 use std::time::Duration;
 
+use crate::launcher::Far;
+
 /// What a program reads as its standard input.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub enum Stdin {
@@ -64,6 +66,10 @@ pub struct Command {
     stdin: Stdin,
     user: Option<UserIds>,
     timeout: Option<Duration>,
+    /// Whether what it leaves in its process group lives on.
+    pub(crate) leaves_group: bool,
+    /// What it carries to another place; set by launchers only.
+    pub(crate) far: Option<Box<Far>>,
 }
 
 impl Command {
@@ -78,6 +84,8 @@ impl Command {
             stdin: Stdin::Null,
             user: None,
             timeout: None,
+            leaves_group: false,
+            far: None,
         }
     }
 
@@ -257,6 +265,7 @@ impl fmt::Debug for Command {
             .field("stdin", &self.stdin)
             .field("user", &self.user)
             .field("timeout", &self.timeout)
+            .field("far", &self.far)
             .finish()
     }
 }

@@ -11,6 +11,11 @@ use std::time::{Duration, Instant};
 /// Bytes of each output that [`Executor::run`] keeps unless told otherwise.
 pub const CAPTURE: usize = 1024 * 1024;
 
+/// How often a command is begun where nothing ran.
+const ATTEMPTS: u32 = 5;
+/// How long the second try waits, about; each further one twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
 /// Runs commands in the place that its launcher stands for.
 #[derive(Clone, Copy, Debug)]
 pub struct Executor<L> {
@@ -94,37 +99,75 @@ impl<L: Launcher> Executor<L> {
         self.launcher.launch(command)
     }
 
+    /// Prepares the place, then [starts](Self::start) a command there: over a connection that is shared, where the place
+    /// has them.
+    ///
+    /// # Errors
+    /// The place can't be reached, or the process didn't start.
+    pub async fn open(&self, command: &Command) -> Result<(ProcessHandle, ProcessEvents), LaunchError> {
+        self.launcher.prepare().await?;
+        self.launcher.launch(command)
+    }
+
     /// Runs a command to its end, or to that of its [timeout](Command::timeout). Dropping the future kills it.
+    ///
+    /// Where it is certain that nothing ran, because a host had too many logins at once or a shared connection was gone,
+    /// it is tried again, a few times.
     ///
     /// # Errors
     /// See [`ExecuteError`]; a bad exit isn't one.
     pub async fn run(&self, command: &Command) -> Result<Finished, ExecuteError> {
-        let begun = Instant::now();
-        let (handle, mut events) = self.launcher.launch(command)?;
-        let program = || command.get_program().to_owned();
         let (mut stdout, mut stderr) = (Captured::default(), Captured::default());
-        let followed = {
-            let follow =
-                async { follow(&mut events, self.capture, &mut stdout, &mut stderr).await.map(Some) };
-            match command.get_timeout() {
-                None => follow.await,
-                Some(timeout) => {
-                    let over = async {
-                        Timer::after(timeout).await;
-                        Ok(None)
-                    };
-                    futures_lite::future::or(follow, over).await
+        let attempts = async {
+            let mut pause = FIRST_PAUSE;
+            for _ in 1..ATTEMPTS {
+                match self.attempt(command, &mut stdout, &mut stderr).await {
+                    Err(ExecuteError::Launch(LaunchError::Place(error)))
+                        if error.kind.is_worth_a_retry() && self.launcher.recover(&error) =>
+                    {
+                        Timer::after(pause.mul_f64(0.5 + fastrand::f64())).await;
+                        pause *= 2;
+                        (stdout, stderr) = (Captured::default(), Captured::default());
+                    }
+                    done => return Some(done),
                 }
             }
+            Some(self.attempt(command, &mut stdout, &mut stderr).await)
         };
-        let timeout = command.get_timeout().unwrap_or_default();
-        match followed {
-            Ok(Some(exit)) => Ok(Finished { exit, stdout, stderr, elapsed: begun.elapsed() }),
-            Ok(None) => {
-                drop(handle);
-                Err(ExecuteError::TimedOut { program: program(), timeout, stdout, stderr })
+        let done = match command.get_timeout() {
+            None => attempts.await,
+            Some(timeout) => {
+                let over = async {
+                    Timer::after(timeout).await;
+                    None
+                };
+                futures_lite::future::or(attempts, over).await
             }
-            Err(source) => Err(ExecuteError::Follow { program: program(), source }),
+        };
+        match done {
+            Some(done) => done.map(|(exit, elapsed)| Finished { exit, stdout, stderr, elapsed }),
+            None => {
+                let program = command.get_program().to_owned();
+                let timeout = command.get_timeout().unwrap_or_default();
+                Err(ExecuteError::TimedOut { program, timeout, stdout, stderr })
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        command: &Command,
+        stdout: &mut Captured,
+        stderr: &mut Captured,
+    ) -> Result<(Exit, Duration), ExecuteError> {
+        let begun = Instant::now();
+        let (_handle, mut events) = self.open(command).await?;
+        match follow(&mut events, self.capture, stdout, stderr).await {
+            Ok(exit) => Ok((exit, begun.elapsed())),
+            Err(ProcessError::Place(error)) if !error.kind.may_have_run() => {
+                Err(ExecuteError::Launch(LaunchError::Place(error)))
+            }
+            Err(source) => Err(ExecuteError::Follow { program: command.get_program().to_owned(), source }),
         }
     }
 }

@@ -360,6 +360,39 @@ fn one_that_ignores_the_signal_is_killed_after_the_timeout() {
     assert!(begun.elapsed() >= Duration::from_millis(300));
 }
 
+/// Time since boot, sleep included.
+fn since_boot() -> Duration {
+    rustix::time::clock_gettime(rustix::time::ClockId::Boottime).try_into().unwrap()
+}
+
+#[test]
+fn what_runs_on_a_lease_is_gone_when_it_is_over() {
+    let bench = Bench::new();
+    let pids = bench.state.join("pids");
+    let mut spec = spec("tree-1", [HOST, "escape", "3", pids.to_str().unwrap()]);
+    let begun = since_boot();
+    spec.lease_until = Some(begun + Duration::from_millis(700));
+    bench.start(&spec);
+    let pids = escaped(&pids, 4);
+    let renewed = begun + Duration::from_millis(1500);
+    block_on(bench.keepers().renew(&spec.instance, spec.run, renewed)).unwrap();
+    // Nobody is there any more who could renew it, or end it.
+    assert_eq!(bench.exit(&spec), Exit::Signal(9));
+    let over = since_boot();
+    assert!(over >= renewed, "not before the time that it was renewed to");
+    assert!(over < renewed + Duration::from_secs(1), "at once: {:?}", over.saturating_sub(renewed));
+    assert!(!pids.iter().any(|pid| alive(*pid)), "what left the session too: {pids:?}");
+}
+
+#[test]
+fn what_has_no_lease_left_isnt_started() {
+    let bench = Bench::new();
+    let mut spec = sh("web-1", "echo never");
+    spec.lease_until = Some(since_boot());
+    let (_, _, message) = bench.fails(&spec);
+    assert!(message.contains("lease"), "{message}");
+}
+
 #[test]
 fn one_that_cleans_up_is_given_the_time() {
     let bench = Bench::new();
@@ -605,6 +638,27 @@ fn a_start_right_after_the_zygotes_death_works_and_the_loss_is_reported() {
     let reports: Vec<Report> = (0..3).map(|_| bench.report()).collect();
     assert!(reports.contains(&Report::ZygoteLost), "{reports:?}");
     assert!(reports.iter().any(|report| matches!(report, Report::Exited { exit: Exit::Code(4), .. })));
+    assert_eq!(bench.keepers().take_unheard_of(), [], "the first one wasn't asked for it");
+}
+
+#[test]
+fn only_what_a_lost_zygote_was_asked_for_is_in_doubt() {
+    let bench = Bench::new();
+    let first = sh("a-1", "sleep 600");
+    bench.start(&first);
+    let zygote = parent(keeper_of(&bench, &first));
+    signal(zygote, rustix::process::Signal::STOP);
+    let [unheard, next] = [sh("b-1", "exit 1"), sh("c-1", "exit 2")];
+    block_on(bench.keepers().start(&unheard)).unwrap();
+    sigkill(zygote);
+    until("it is dead", || !alive(zygote));
+    // Handed to the next zygote before the death of the first is reported.
+    block_on(bench.keepers().start(&next)).unwrap();
+    while bench.report() != Report::ZygoteLost {}
+    assert_eq!(bench.keepers().take_unheard_of(), [("b-1".to_owned(), unheard.run)]);
+    assert_eq!(bench.keepers().take_unheard_of(), [], "each is told once");
+    let ended = block_on(bench.keepers().ensure_gone("b-1", unheard.run)).unwrap();
+    assert!(ended.record.is_none() && ended.ended.is_empty(), "{ended:?}");
 }
 
 #[test]
@@ -652,6 +706,137 @@ fn a_keeper_killed_after_its_zygote_is_noticed_by_the_daemon() {
         assert!(!pids.iter().any(|pid| alive(*pid)), "{pids:?}");
         assert!(bench.record(&lost).state.is_final());
     }
+}
+
+#[test]
+fn a_record_that_was_never_written_is_written_by_whoever_finds_it() {
+    let mut bench = Bench::new();
+    let before = sh("torn-1", "exit 3");
+    bench.start(&before);
+    assert!(matches!(bench.report(), Report::Exited { run, .. } if run == before.run));
+    // What remains where keeper and zygote are killed between the making of the file and its first byte.
+    let torn = [sh("torn-1", "true"), sh("torn-2", "true")];
+    for (spec, half) in torn.iter().zip(["", r#"{"version":1,"pro"#]) {
+        let folder = bench.state.join("instances").join(&spec.instance);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{}.json", spec.run)), half).unwrap();
+    }
+    let ended = block_on(bench.keepers().ensure_gone("torn-1", torn[0].run)).unwrap();
+    assert_eq!(ended.record.as_ref(), Some(&bench.record(&torn[0])));
+    bench.open();
+    let found = block_on(bench.keepers().adopt()).unwrap();
+    assert_eq!(found.iter().map(|found| found.record.run).collect::<Vec<_>>(), [torn[0].run]);
+    for spec in &torn {
+        let record = bench.record(spec);
+        assert!(
+            matches!(&record.state, RunState::Exited { exit: Exit::Unknown(why), .. } if why == "keeper killed")
+        );
+        assert_eq!(record.gaps.len(), 1, "{record:?}");
+    }
+}
+
+#[test]
+fn a_keepers_death_is_told_also_where_the_telling_was_interrupted() {
+    for _ in 0..5 {
+        let bench = Bench::new();
+        let lost = sh("web-1", "sleep 600");
+        bench.start(&lost);
+        let keeper = keeper_of(&bench, &lost);
+        sigkill(parent(keeper));
+        assert_eq!(bench.report(), Report::ZygoteLost);
+        sigkill(keeper);
+        // Whoever listens looks rarely, and is called away in the moment in which the end was recorded.
+        let mut listening = Box::pin(bench.keepers().next_report());
+        let told = loop {
+            if let Some(report) = block_on(smol::future::poll_once(&mut listening)) {
+                break Some(report.unwrap());
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+            if bench.record(&lost).state.is_final() {
+                break None;
+            }
+        };
+        drop(listening);
+        let report = told.unwrap_or_else(|| bench.report());
+        assert!(matches!(report, Report::KeeperLost { run, .. } if run == lost.run), "{report:?}");
+    }
+}
+
+#[test]
+fn an_exit_is_told_once_also_by_a_keeper_that_is_watched() {
+    let bench = Bench::new();
+    let watched = sh("web-1", "sleep 600");
+    bench.start(&watched);
+    let keeper = keeper_of(&bench, &watched);
+    sigkill(parent(keeper));
+    assert_eq!(bench.report(), Report::ZygoteLost);
+    bench.stop(&watched, Duration::from_secs(10));
+    assert_eq!(bench.exit(&watched), Exit::Signal(15));
+    until("its keeper is gone too", || !alive(keeper));
+    // `run` refuses every other report.
+    for number in 0..5 {
+        assert_eq!(bench.run(&sh(&format!("next-{number}"), "exit 3")), Exit::Code(3));
+    }
+}
+
+/// The child of the next test: it takes descriptors from itself.
+#[test]
+#[ignore = "run by without_descriptors_nothing_is_taken_for_dead_and_nothing_panics"]
+fn child_without_descriptors() {
+    use command_executor::{
+        command::Command,
+        launcher::{Launcher, LocalLauncher},
+    };
+    if std::env::var_os("KEEPER_TEST_CHILD").is_none() {
+        return;
+    }
+    let mut other = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let identity = ProcessIdentity::of(other.id() as i32).unwrap();
+    LocalLauncher::prepare();
+    let bench = Bench::new();
+    let keepers = bench.keepers();
+    // A first one, so that all that is opened once has been.
+    block_on(keepers.ensure_gone("x-1", RunId::generate())).unwrap();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let set = |current| {
+        let limit = rustix::process::Rlimit { current, maximum: limit.maximum };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    };
+    set(Some(0));
+    let unsure = identity.is_alive();
+    // What can't be looked for now isn't gone: it is looked for until it can be.
+    let mut gone = Box::pin(keepers.ensure_gone("x-1", RunId::generate()));
+    let early = block_on(async { Some((&mut gone).await.is_ok()) }.or(async {
+        Timer::after(Duration::from_millis(100)).await;
+        None
+    }));
+    let refused = LocalLauncher::new().launch(&Command::new("true")).is_err();
+    set(limit.current);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(unsure, "of a death one must be sure");
+    assert_eq!(early, None, "nothing can be said without descriptors");
+    block_on(gone).unwrap();
+    assert!(refused, "there was a descriptor left");
+    let (handle, _events) = LocalLauncher::new().launch(&Command::new("true")).unwrap();
+    block_on(handle.wait()).unwrap();
+    assert!(!identity.is_alive());
+    println!("as it should be");
+}
+
+#[test]
+fn without_descriptors_nothing_is_taken_for_dead_and_nothing_panics() {
+    let ran = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_without_descriptors", "--ignored", "--nocapture"])
+        .env("KEEPER_TEST_CHILD", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(
+        ran.status.success() && said.contains("as it should be"),
+        "{said}{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
 }
 
 #[test]
@@ -760,6 +945,10 @@ fn a_full_disk_costs_lines_that_are_counted_and_nothing_else() {
         .arg(root.path())
         .status();
     if !mounted.is_ok_and(|status| status.success()) {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "a tmpfs can't be mounted, and in CI nothing may be skipped"
+        );
         println!("skipped: cannot mount a tmpfs");
         return;
     }
@@ -805,6 +994,15 @@ fn a_full_disk_costs_lines_that_are_counted_and_nothing_else() {
                 size /= 2;
             }
         }
+        // A third run has no room for its first record: it isn't begun, and nothing is left that can't be read.
+        let third = sh("web-3", "exit 0");
+        block_on(bench.keepers().start(&third)).unwrap();
+        let report = bench.report();
+        assert!(
+            matches!(&report, Report::StartFailed { run, errno, .. } if *run == third.run && *errno == libc::ENOSPC),
+            "{report:?}"
+        );
+        assert!(!bench.file(&third, "json").exists(), "an empty record was left");
         bench.stop(&second, Duration::from_secs(10));
         assert_eq!(bench.exit(&second), Exit::Signal(15));
         assert!(matches!(bench.record(&second).state, RunState::Exited { exit: Exit::Signal(15), .. }));

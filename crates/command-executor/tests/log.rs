@@ -119,6 +119,23 @@ fn what_is_no_record_or_has_no_end_is_still_shown() {
 }
 
 #[test]
+fn a_log_of_version_1_is_read() {
+    let state = State::new();
+    state.write("a", "r1.log", include_str!("samples/keeper/run.v1.log"));
+    let lines: Vec<LogLine> = read(state.path(), &query(&["a"])).unwrap().map(|line| line.unwrap()).collect();
+    let shown: Vec<(String, Stream)> =
+        lines.iter().map(|line| (String::from_utf8_lossy(&line.text).into_owned(), line.stream)).collect();
+    let expected = [
+        ("first", Stream::Stdout),
+        ("", Stream::Stdout),
+        ("a long line", Stream::Stderr),
+        ("no end", Stream::Stdout),
+    ];
+    assert_eq!(shown, expected.map(|(text, stream)| (text.to_owned(), stream)));
+    assert_eq!(lines[3].time.to_string(), "2026-11-23T10:00:02.123456789Z");
+}
+
+#[test]
 fn since_and_until_are_both_included() {
     let state = State::new();
     state.write("a", "r.log.1", &(1..5).map(|n| full(n, &n.to_string())).collect::<String>());

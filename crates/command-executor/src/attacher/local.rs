@@ -4,7 +4,7 @@
 //! signals only through a pidfd that was opened while exactly that process held the pid.
 
 use super::procfs;
-use super::{AttachError, AttachStatus, Attacher};
+use super::{AttachError, AttachStatus, AttachedLine, AttachedLines, Attacher};
 use crate::keeper::ProcessIdentity;
 use async_io::{Async, Timer};
 use futures_util::future::BoxFuture;
@@ -119,7 +119,11 @@ impl Attacher for LocalAttacher {
         })
     }
 
-    fn logs(&self, _lines: usize) -> BoxFuture<'_, Result<Vec<Vec<u8>>, AttachError>> {
+    fn logs(&self, _lines: usize) -> BoxFuture<'_, Result<Vec<AttachedLine>, AttachError>> {
+        Box::pin(async { Err(self.unsupported("show its log: it writes where its starter wanted")) })
+    }
+
+    fn follow(&self, _lines: usize) -> BoxFuture<'_, Result<AttachedLines, AttachError>> {
         Box::pin(async { Err(self.unsupported("show its log: it writes where its starter wanted")) })
     }
 
@@ -179,7 +183,7 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// The identity of the process that has the pid now, unless it is gone or a zombie.
-fn identify(pid: i32) -> Result<Option<ProcessIdentity>, AttachError> {
+pub(super) fn identify(pid: i32) -> Result<Option<ProcessIdentity>, AttachError> {
     match ProcessIdentity::of(pid) {
         Ok(process) => Ok(process.is_alive().then_some(process)),
         Err(error) if is_gone(&error) => Ok(None),
@@ -197,7 +201,7 @@ fn started(process: ProcessIdentity) -> Option<SystemTime> {
 }
 
 /// A pidfd of exactly that process; `None` if it is gone.
-fn open(process: ProcessIdentity) -> Result<Option<OwnedFd>, AttachError> {
+pub(super) fn open(process: ProcessIdentity) -> Result<Option<OwnedFd>, AttachError> {
     let pid = process.pid;
     let Some(raw) = Pid::from_raw(pid) else { return Ok(None) };
     match pidfd_open(raw, PidfdFlags::NONBLOCK) {
@@ -216,10 +220,10 @@ fn send(process: ProcessIdentity, descriptor: &OwnedFd, signal: Signal) -> Resul
     }
 }
 
-fn watch(process: ProcessIdentity, descriptor: OwnedFd) -> Result<Async<OwnedFd>, AttachError> {
+pub(super) fn watch(process: ProcessIdentity, descriptor: OwnedFd) -> Result<Async<OwnedFd>, AttachError> {
     Async::new_nonblocking(descriptor).map_err(|source| AttachError::Wait { pid: process.pid, source })
 }
 
-async fn ended(process: ProcessIdentity, descriptor: &Async<OwnedFd>) -> Result<(), AttachError> {
+pub(super) async fn ended(process: ProcessIdentity, descriptor: &Async<OwnedFd>) -> Result<(), AttachError> {
     descriptor.readable().await.map_err(|source| AttachError::Wait { pid: process.pid, source })
 }

@@ -1,15 +1,34 @@
 //! Joins what already runs and was started by somebody else: sees whether it is there, shows what it logs, and
 //! starts and stops it where that thing has a way to.
 //!
-//! [`LocalAttacher`] joins a process of this machine, by its pid file or by its name. Attachers for containers and
-//! units are files of this folder; they ask through [commands](crate::command::Command).
+//! [`LocalAttacher`] joins a process of this machine, by its pid file or by its name. The others ask through
+//! [commands](crate::command::Command), in the place of their executor: [`ContainerAttacher`], [`ComposeAttacher`],
+//! [`UnitAttacher`], and [`ManagedAttacher`] for what brings its own commands.
 
 mod local;
 mod procfs;
 
-pub use local::{LocalAttacher, LocalTarget};
+mod follow;
 
+mod container;
+mod managed;
+mod unit;
+
+pub use container::{ComposeAttacher, ContainerAttacher};
+pub use follow::{AttachedLine, AttachedLines};
+pub use local::{LocalAttacher, LocalTarget};
+pub use managed::ManagedAttacher;
+pub use unit::UnitAttacher;
+
+use crate::command::Command;
+use crate::executor::{ExecuteError, Executor, Finished};
 use crate::keeper::ProcessIdentity;
+use crate::launcher::Launcher;
+use crate::process::ProcessError;
+use crate::target::ManagedServiceError;
+use crate::target::compose::ComposeError;
+use crate::target::docker::DockerError;
+use crate::target::systemd::SystemdError;
 use futures_util::future::BoxFuture;
 use rustix::process::Signal;
 use std::io;
@@ -41,10 +60,13 @@ pub trait Attacher: Send + Sync {
     /// Waits until it doesn't run, without polling where the thing tells of its exit.
     fn exited(&self) -> BoxFuture<'_, Result<(), AttachError>>;
 
-    /// The last lines that it logged, without line breaks, oldest first.
-    fn logs(&self, lines: usize) -> BoxFuture<'_, Result<Vec<Vec<u8>>, AttachError>>;
+    /// The last lines that it logged, oldest first.
+    fn logs(&self, lines: usize) -> BoxFuture<'_, Result<Vec<AttachedLine>, AttachError>>;
 
-    /// Starts it.
+    /// The last lines that it logged, and those that it logs from then on.
+    fn follow(&self, lines: usize) -> BoxFuture<'_, Result<AttachedLines, AttachError>>;
+
+    /// Starts it. What Compose has to fetch for that may take any time: the bound is the caller's.
     fn start(&self) -> BoxFuture<'_, Result<(), AttachError>>;
 
     /// Asks it to stop, and ends it when it hasn't stopped after `grace`. Returns when it doesn't run.
@@ -119,4 +141,41 @@ pub enum AttachError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// A program that asks or acts for it didn't run to its end.
+    #[error(transparent)]
+    Run(#[from] ExecuteError),
+    /// The program that fetches its log can't be followed.
+    #[error("can't follow the log")]
+    Follow {
+        /// Why.
+        source: ProcessError,
+    },
+    /// Docker didn't do it.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    /// Compose didn't do it.
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
+    /// Systemd didn't do it.
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
+    /// Its own command didn't do it.
+    #[error(transparent)]
+    Managed(#[from] ManagedServiceError),
+}
+
+impl AttachError {
+    /// What to do about it, where there is something to say that can be done.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Docker(error) => error.hint(),
+            Self::Compose(error) => error.hint(),
+            Self::Systemd(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+async fn run<L: Launcher>(executor: &Executor<L>, command: &Command) -> Result<Finished, AttachError> {
+    Ok(executor.run(command).await?)
 }

@@ -1,13 +1,15 @@
 //! The daemon's side: starts runs, hears reports, passes on wishes.
 
 use super::{
+    error::KeeperError,
+    identity::ProcessIdentity,
+    leftovers::Marker,
+    link::{Link, Links},
     orphans::Orphans,
-    record::{Exit, RecordError, RunState},
+    record::{Exit, RunRecord, RunState},
     report::{Control, MAX_DATAGRAM, PROTOCOL, Report, StopRequest, decode, encode_as},
     scan::{self, EndedRun, FoundRun},
-    socket::{
-        self, DAEMON, Frame, Hello, MAX_FRAME, Request, control_name, first_frame, stdin_name, zygote_name,
-    },
+    socket::{self, DAEMON, Frame, Hello, Request, control_name, first_frame, stdin_name, zygote_name},
     spec::{RunId, RunSpec, is_instance_name},
     zygote::{self, Head},
     zygote_spawn::spawn_zygote,
@@ -34,8 +36,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use thiserror::Error;
 
+/// How often something is looked at again that couldn't be for want of descriptors, and for how long.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const WANT: Duration = Duration::from_secs(60);
 /// How long a keeper or the zygote may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -53,126 +57,6 @@ pub struct KeeperOptions {
     pub soft_open_files: Option<u64>,
 }
 
-/// Why something about keepers didn't work.
-#[derive(Debug, Error)]
-pub enum KeeperError {
-    /// This program can't be a zygote.
-    #[error("this program doesn't call zygote_main() first in main, so it can't have keepers")]
-    NoZygoteMain,
-    /// The build's name can't be part of a file name.
-    #[error("`{0}` can't be the name of a build")]
-    InvalidBuild(String),
-    /// The instance's name can't be the name of a folder.
-    #[error("`{0}` can't be the name of an instance")]
-    InvalidInstance(String),
-    /// There is no program to run.
-    #[error("instance {0} has no program to run")]
-    NoProgram(String),
-    /// The specification is too long.
-    #[error("the arguments and environment of {0} are longer than {MAX_FRAME} bytes")]
-    TooLong(String),
-    /// The state folder can't be made or opened.
-    #[error("cannot use the state folder {}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A socket in the state folder can't be made.
-    #[error("cannot make the socket {name}")]
-    Socket {
-        /// Its name in the folder.
-        name: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The zygote can't be started.
-    #[error("cannot start a zygote from {}", program.display())]
-    Spawn {
-        /// The program.
-        program: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Talking to the zygote failed; what was asked may or may not have happened.
-    #[error("lost the zygote")]
-    Zygote(#[source] io::Error),
-    /// The keeper isn't there any more: the run is over, or its keeper was killed. Its record knows.
-    #[error("run {run} of {instance} has no keeper any more")]
-    KeeperGone {
-        /// The instance.
-        instance: String,
-        /// The run.
-        run: RunId,
-    },
-    /// The keeper doesn't answer.
-    #[error("the keeper of {instance} doesn't take messages")]
-    KeeperBusy {
-        /// The instance.
-        instance: String,
-    },
-    /// Sending to the keeper failed.
-    #[error("cannot talk to the keeper of {instance}")]
-    Control {
-        /// The instance.
-        instance: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Its standard input can't be written to.
-    #[error("cannot write to the standard input of {instance}")]
-    Stdin {
-        /// The instance.
-        instance: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Receiving reports failed.
-    #[error("cannot receive reports")]
-    Reports(#[source] io::Error),
-    /// Looking through processes or records failed.
-    #[error("cannot look through {what}")]
-    Scan {
-        /// What.
-        what: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A record can't be read.
-    #[error("cannot tell what became of a run")]
-    Record(#[source] RecordError),
-    /// Processes of the run can't be ended.
-    #[error("processes of {instance} can't be ended: {pids:?}")]
-    Left {
-        /// The instance.
-        instance: String,
-        /// The processes.
-        pids: Vec<i32>,
-    },
-}
-
-/// The connection to the zygote, and the child to wait for if we made it.
-struct Link {
-    stream: Async<UnixStream>,
-    child: Mutex<Option<Child>>,
-}
-
-#[derive(Default)]
-struct LinkState {
-    link: Option<Arc<Link>>,
-    /// Connections that broke, not yet reported.
-    lost: usize,
-    /// Zygotes of ours that have ended, or are about to; one that lives on belongs to init when we end.
-    ended: Vec<Child>,
-}
-
 struct Shared {
     options: KeeperOptions,
     run_folder: OwnedFd,
@@ -180,12 +64,16 @@ struct Shared {
     sender: OwnedFd,
     /// Held while frames are written, and while a zygote is made.
     starting: async_lock::Mutex<()>,
-    link: Mutex<LinkState>,
+    links: Mutex<Links>,
     /// Says that `link` has become another.
     changed: (async_channel::Sender<()>, async_channel::Receiver<()>),
     orphans: Orphans,
     /// Runs whose keepers speak an older protocol, and which.
     older: Mutex<BTreeMap<RunId, u32>>,
+    /// The newest run that is known, by its name.
+    newest: Mutex<Option<RunId>>,
+    /// Marks what this program's own commands start.
+    marker: Marker,
 }
 
 /// The keepers of one state folder. Cheap to clone; one process at a time may hold it open.
@@ -228,16 +116,32 @@ impl Keepers {
         let sender = socket::datagram()
             .map_err(|source| KeeperError::Socket { name: "for control".into(), source: source.into() })?;
         Ok(Self(Arc::new(Shared {
+            marker: Marker::new(&state),
             options: KeeperOptions { state, ..options },
             run_folder,
             reports,
             sender,
             starting: async_lock::Mutex::new(()),
-            link: Mutex::default(),
+            links: Mutex::default(),
             changed: async_channel::bounded(1),
             orphans: Orphans::default(),
             older: Mutex::default(),
+            newest: Mutex::default(),
         })))
+    }
+
+    /// A variable for the environment of commands that this program runs by itself: by it, what they leave is found should
+    /// this program be killed.
+    pub fn command_marker(&self) -> (&'static str, &str) {
+        self.0.marker.pair()
+    }
+
+    /// Kills what commands of earlier programs with this state folder have left, which carry their
+    /// [`Self::command_marker`]. The answer: how many processes that were.
+    pub async fn end_leftovers(&self) -> Result<usize, KeeperError> {
+        let marker = self.0.marker.clone();
+        let ended = blocking::unblock(move || marker.end_left()).await;
+        ended.map_err(|source| KeeperError::Scan { what: "/proc".into(), source })
     }
 
     /// The state folder, canonical.
@@ -246,7 +150,8 @@ impl Keepers {
     }
 
     /// Hands a run to the zygote, which is started if there is none. Whether it runs is reported later, by
-    /// [`Report::Started`] or [`Report::StartFailed`]; if [`Report::ZygoteLost`] comes before that, it may or may not.
+    /// [`Report::Started`] or [`Report::StartFailed`]; if [`Report::ZygoteLost`] comes before that, it may be among those
+    /// of [`Self::take_unheard_of`].
     pub async fn start(&self, spec: &RunSpec) -> Result<(), KeeperError> {
         self.start_many(std::slice::from_ref(spec)).await
     }
@@ -256,18 +161,35 @@ impl Keepers {
         if specs.is_empty() {
             return Ok(());
         }
+        let mut specs: Vec<&RunSpec> = specs.iter().collect();
         let mut frames = Vec::new();
-        for spec in specs {
+        for spec in &specs {
             self.push_start(&mut frames, spec)?;
         }
         let _one_at_a_time = self.0.starting.lock().await;
         for attempt in 0..2 {
             let link = self.linked().await?;
-            match write_all(&link.stream, &frames).await {
-                Ok(()) => return Ok(()),
-                // A zygote that was gone before the first byte: nothing of this was seen by anybody.
-                Err((0, _)) if attempt == 0 => self.unlink(&link),
-                Err((_, source)) => return Err(KeeperError::Zygote(source)),
+            let runs = specs.iter().map(|spec| (spec.run, spec.instance.clone()));
+            if !self.links().hand(&link, runs) {
+                continue;
+            }
+            let Err((written, source)) = write_all(&link.stream, &frames).await else { return Ok(()) };
+            if written > 0 {
+                // What was in the part that it read may exist: that it is lost says so of each.
+                self.unlink(&link);
+                return Ok(());
+            }
+            // A zygote that was gone before the first byte: nothing of this was seen by anybody. What was said to be
+            // lost already stays so, and is started again by whoever heard it.
+            let back = self.links().take_back(specs.iter().map(|spec| spec.run));
+            self.unlink(&link);
+            specs.retain(|spec| back.contains(&spec.run));
+            if attempt > 0 || specs.is_empty() {
+                return if specs.is_empty() { Ok(()) } else { Err(KeeperError::Zygote(source)) };
+            }
+            frames.clear();
+            for spec in &specs {
+                self.push_start(&mut frames, spec)?;
             }
         }
         Err(KeeperError::Zygote(io::ErrorKind::ConnectionReset.into()))
@@ -308,6 +230,7 @@ impl Keepers {
                 if let Report::Exited { run, .. } | Report::StartFailed { run, .. } = &report {
                     self.0.orphans.forget(*run);
                 }
+                self.links().heard_of(report.run());
                 return Ok(report);
             }
         }
@@ -335,16 +258,22 @@ impl Keepers {
     /// Ends when a zygote that was there is gone.
     async fn zygote_ends(&self) -> Result<Report, KeeperError> {
         loop {
-            if self.link().lost > 0 {
+            if self.links().lost > 0 {
+                // Its connection ends a moment before it does. Once it has ended, what it forked has either written a
+                // record or starts nothing any more.
+                let begun = Instant::now();
+                while !self.links().have_ended() && begun.elapsed() < PATIENCE {
+                    Timer::after(Duration::from_millis(1)).await;
+                }
                 let state = self.0.options.state.clone();
-                let found = blocking::unblock(move || scan::scan(&state)).await?;
-                self.0.orphans.watch(&found);
+                let scan = blocking::unblock(move || scan::scan(&state)).await?;
+                self.0.orphans.watch(&scan.found);
                 // Only now: this may have been dropped at the await.
-                let mut state = self.link();
-                state.lost = state.lost.saturating_sub(1);
+                let mut links = self.links();
+                links.lost = links.lost.saturating_sub(1);
                 return Ok(Report::ZygoteLost);
             }
-            let link = self.link().link.clone();
+            let link = self.links().link.clone();
             let changed = async {
                 let _ = self.0.changed.1.recv().await;
             };
@@ -359,37 +288,44 @@ impl Keepers {
         }
     }
 
-    fn link(&self) -> MutexGuard<'_, LinkState> {
-        self.0.link.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The runs that were handed to zygotes that are lost, and that nothing was heard of: each may or may not exist. To
+    /// be asked for after [`Report::ZygoteLost`], and each once: whoever takes them makes sure that they are gone
+    /// ([`Self::ensure_gone`]) before their instances are started again. Runs that were handed to another zygote since
+    /// aren't among them.
+    pub fn take_unheard_of(&self) -> Vec<(String, RunId)> {
+        let lost = std::mem::take(&mut self.links().handed_to_lost);
+        lost.into_iter().map(|(run, instance)| (instance, run)).collect()
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.0.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a connection that broke.
     fn unlink(&self, broken: &Arc<Link>) {
-        let mut state = self.link();
-        if state.link.as_ref().is_some_and(|link| Arc::ptr_eq(link, broken)) {
-            state.link = None;
-            state.lost += 1;
-            let child = broken.child.lock().unwrap_or_else(PoisonError::into_inner).take();
-            state.ended.extend(child);
-            drop(state);
+        if self.links().unlink(broken) {
             let _ = self.0.changed.0.try_send(());
         }
     }
 
     /// The connection to the zygote; made, and the zygote with it, where there is none.
     async fn linked(&self) -> Result<Arc<Link>, KeeperError> {
-        if let Some(link) = &self.link().link {
+        if let Some(link) = &self.links().link {
             return Ok(link.clone());
         }
         // The connection ends a moment before the process does, so its status is taken later.
-        self.link().ended.retain_mut(|zygote| matches!(zygote.try_wait(), Ok(None)));
+        self.links().reap();
         let (stream, child) = match self.connect() {
             Some(stream) => (stream, None),
             None => self.spawn()?,
         };
+        self.link_to(stream, child)
+    }
+
+    fn link_to(&self, stream: OwnedFd, child: Option<Child>) -> Result<Arc<Link>, KeeperError> {
         let stream = Async::new_nonblocking(UnixStream::from(stream)).map_err(KeeperError::Zygote)?;
-        let link = Arc::new(Link { stream, child: Mutex::new(child) });
-        self.link().link = Some(link.clone());
+        let link = Arc::new(Link::new(stream, child));
+        self.links().link = Some(link.clone());
         let _ = self.0.changed.0.try_send(());
         Ok(link)
     }
@@ -415,6 +351,12 @@ impl Keepers {
     /// the runs that a living zygote (of this build or of another) was asked for and that have written nothing yet.
     pub async fn adopt(&self) -> Result<Vec<FoundRun>, KeeperError> {
         let own = zygote_name(&self.0.options.build);
+        // Before it is asked: if it dies after it has answered, this tells.
+        if self.links().link.is_none()
+            && let Some(stream) = self.connect()
+        {
+            self.link_to(stream, None)?;
+        }
         let (mut handed, mut cared_for) = (Vec::new(), Vec::new());
         for name in socket::zygote_names(self.0.run_folder.as_fd()).map_err(KeeperError::Zygote)? {
             let keepers = self.ask_keepers(&name).await.map_err(KeeperError::Zygote)?;
@@ -424,9 +366,20 @@ impl Keepers {
             handed.extend(keepers);
         }
         let state = self.0.options.state.clone();
-        let mut found = blocking::unblock(move || scan::scan(&state)).await?;
+        let scan::Scan { mut found, torn } = blocking::unblock(move || scan::scan(&state)).await?;
+        for (instance, run) in torn {
+            // Of what no zygote knows, nobody is about to write the record.
+            if !handed.iter().any(|(_, known, _)| *known == run) {
+                self.ensure_gone(&instance, run).await?;
+            }
+        }
         for (instance, run, keeper) in handed {
             if !found.iter().any(|found| found.record.run == run) {
+                let mut links = self.links();
+                if let Some(link) = links.link.clone().filter(|_| cared_for.contains(&run)) {
+                    links.hand(&link, [(run, instance.clone())].into_iter());
+                }
+                drop(links);
                 found.extend(scan::unwritten(instance, run, keeper)?);
             }
         }
@@ -437,7 +390,19 @@ impl Keepers {
             older.insert(record.run, record.protocol);
         }
         drop(older);
+        let mut newest = self.0.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        *newest = found.iter().map(|found| found.record.run).max().max(*newest);
+        drop(newest);
         Ok(found)
+    }
+
+    /// A name for a new run. It sorts after those of all runs that were adopted or named here, whatever the clock says:
+    /// else the newest run of an instance would be taken for an old one after the clock was set back.
+    pub fn name_run(&self) -> RunId {
+        let mut newest = self.0.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = RunId::after(*newest);
+        *newest = Some(run);
+        run
     }
 
     /// The keepers of the zygote with that socket; none if it isn't there any more.
@@ -460,29 +425,61 @@ impl Keepers {
 
     /// What exists, without being its daemon. See [`FoundRun`].
     pub fn scan(state: &Path) -> Result<Vec<FoundRun>, KeeperError> {
-        scan::scan(state)
+        Ok(scan::scan(state)?.found)
     }
 
     /// Makes sure that nothing of a run is alive, before its instance is started again: ends what is, also processes
     /// that left the tree (found by their marker), waits until they are gone (at most some ten seconds), and records
     /// the end if nobody had.
     pub async fn ensure_gone(&self, instance: &str, run: RunId) -> Result<EndedRun, KeeperError> {
+        self.end(instance, run, None, Control::Kill).await
+    }
+
+    /// Like [`Self::ensure_gone`] for a run that was found, but what runs is asked to end first. Its time-out should be
+    /// some seconds at most: after seven it is killed in any case.
+    pub async fn ensure_ended(&self, found: &FoundRun, stop: StopRequest) -> Result<EndedRun, KeeperError> {
+        let RunRecord { instance, run, keeper, .. } = &found.record;
+        self.end(instance, *run, *keeper, stop.into()).await
+    }
+
+    async fn end(
+        &self,
+        instance: &str,
+        run: RunId,
+        keeper: Option<ProcessIdentity>,
+        control: Control,
+    ) -> Result<EndedRun, KeeperError> {
         if !is_instance_name(instance) {
             return Err(KeeperError::InvalidInstance(instance.to_owned()));
         }
-        let keepers = self.clone();
-        let instance = instance.to_owned();
-        blocking::unblock(move || {
-            let ask = || keepers.try_send(&instance, run, Control::Kill).is_ok();
-            scan::ensure_gone(&keepers.0.options.state, &instance, run, ask)
-        })
-        .await
+        let begun = Instant::now();
+        loop {
+            let (keepers, instance) = (self.clone(), instance.to_owned());
+            let ended = blocking::unblock(move || {
+                let ask = || keepers.try_send(&instance, run, control).is_ok();
+                scan::ensure_gone(&keepers.0.options.state, &instance, run, keeper, ask)
+            });
+            match ended.await {
+                // Nothing can be said now of what is alive; whoever asks has nothing better to do than to wait for that.
+                Err(error) if error.is_want() && begun.elapsed() < WANT => Timer::after(LOOK_AGAIN).await,
+                done => return done,
+            };
+        }
     }
 
     /// Asks for the end of a run: its main process gets the signal, and the whole tree is killed after the time-out (or
     /// at once). [`Report::Exited`] says when all of it is gone.
     pub async fn stop(&self, instance: &str, run: RunId, stop: StopRequest) -> Result<(), KeeperError> {
         self.send(instance, run, stop.into()).await
+    }
+
+    /// Renews the lease of a run that has one ([`RunSpec::lease_until`]): `until` is time since boot, sleep included.
+    ///
+    /// # Errors
+    /// [`KeeperError::KeeperGone`] if there is no such run any more.
+    pub async fn renew(&self, instance: &str, run: RunId, until: Duration) -> Result<(), KeeperError> {
+        let until_ms = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        self.send(instance, run, Control::Lease { until_ms }).await
     }
 
     /// Sends a signal to the main process.

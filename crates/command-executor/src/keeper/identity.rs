@@ -5,7 +5,7 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 use serde::{Deserialize, Serialize};
-use std::{fs, io};
+use std::{fs, io, time::Duration};
 
 /// The magic number of pidfs, whose inode numbers are unique for the life of the kernel (Linux 6.9).
 const PIDFS: u64 = 0x5049_4446;
@@ -79,6 +79,7 @@ fn inode(fd: &OwnedFd) -> Option<u64> {
 pub(super) struct Stat {
     pub(super) state: u8,
     pub(super) parent: i32,
+    flags: u64,
     pub(super) start: u64,
 }
 
@@ -95,8 +96,21 @@ impl Stat {
         let mut fields = rest.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
         let parent = fields.next()?.parse().ok()?;
-        let start = fields.nth(17)?.parse().ok()?;
-        Some(Self { state, parent, start })
+        let flags = fields.nth(4)?.parse().ok()?;
+        let start = fields.nth(12)?.parse().ok()?;
+        Some(Self { state, parent, flags, start })
+    }
+
+    /// Whether it is a thread of the kernel (PF_KTHREAD in its `include/linux/sched.h`).
+    pub(super) fn is_of_kernel(&self) -> bool {
+        self.flags & 0x0020_0000 != 0
+    }
+
+    /// How long ago it was started: ticks are hundredths of a second (USER_HZ).
+    pub(super) fn age(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
+        now.saturating_sub(Duration::from_millis(self.start.saturating_mul(10)))
     }
 
     /// Not ended: a zombie only waits for its parent.
@@ -118,7 +132,7 @@ mod tests {
     fn a_name_with_brackets_and_spaces_is_skipped() {
         let line = b"12 (a) S (b)) R 7 1 1 0 -1 4 0 0 0 0 1 2 3 4 20 0 1 0 4242 1 2 3";
         let stat = Stat::parse(line).unwrap();
-        assert_eq!((stat.state, stat.parent, stat.start), (b'R', 7, 4242));
+        assert_eq!((stat.state, stat.parent, stat.flags, stat.start), (b'R', 7, 4, 4242));
         assert!(Stat::parse(b"12 (x").is_none() && Stat::parse(b"").is_none());
     }
 

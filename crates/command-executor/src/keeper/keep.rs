@@ -27,6 +27,10 @@ use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags},
     io::Errno,
     pipe::PipeFlags,
+    time::{
+        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+        timerfd_settime,
+    },
 };
 use std::{
     fs::File,
@@ -67,6 +71,8 @@ pub(super) struct Handed<'a> {
     pub(super) run: RunId,
     pub(super) soft_open_files: Option<u64>,
     pub(super) boot_id: &'a str,
+    /// The zygote, if it has a pid here.
+    pub(super) zygote: Option<rustix::process::Pid>,
 }
 
 /// One output of the service.
@@ -108,6 +114,8 @@ struct Keeper {
     cgroup: Option<std::path::PathBuf>,
     /// When the last output came, if its buffers are still held.
     busy: Option<Instant>,
+    /// Rings when the lease is over, where it runs on one.
+    lease: Option<OwnedFd>,
 }
 
 /// The whole life of a keeper, in the process just forked; the exit code is 0 if the run's end is recorded.
@@ -163,6 +171,11 @@ impl Keeper {
             failed(StartStage::Record, "run record", error)
         })?;
         let started = match spec {
+            // A daemon that hears of the zygote's death looks for records: one that wasn't there yet is taken for a run
+            // that never was, and its instance is started again.
+            _ if rustix::process::getppid() != handed.zygote => {
+                Err(failed(StartStage::Fork, "keeper", io::Error::other("the zygote was killed meanwhile")))
+            }
             Some(spec) => Self::launch(handed, &spec, folder.as_fd(), &mut record, outbox),
             None => Err(failed(StartStage::Request, "run", io::ErrorKind::InvalidData.into())),
         };
@@ -185,6 +198,8 @@ impl Keeper {
         let socket_failed = |error: Errno| failed(StartStage::Socket, "sockets and pipes", error.into());
         runs::prune(folder, handed.run, spec.logs.keep_runs, handed.boot_id);
         let prepared = Prepared::new(spec, handed.soft_open_files)?;
+        let lease =
+            open_lease(spec.lease_until).map_err(|error| failed(StartStage::Socket, "lease", error))?;
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned();
         let log = own(folder)
             .and_then(|folder| Log::create(folder, handed.run, spec.logs))
@@ -234,6 +249,7 @@ impl Keeper {
             stop_timeout: spec.stop_timeout,
             cgroup: spec.cgroup.clone(),
             busy: None,
+            lease,
         })
     }
 
@@ -245,6 +261,10 @@ impl Keeper {
             }
             if ready.control {
                 self.take_controls();
+            }
+            // After the controls: one that renews it may have come in time.
+            if ready.lease && self.lease.as_ref().is_some_and(|lease| is_over(lease.as_fd())) {
+                self.kill();
             }
             for (at, ready) in ready.outputs.into_iter().enumerate() {
                 if ready {
@@ -277,19 +297,20 @@ impl Keeper {
             entry(Some(self.control.as_fd())),
             entry(stdout.pipe.as_ref().map(AsFd::as_fd)),
             entry(stderr.pipe.as_ref().map(AsFd::as_fd)),
+            entry(self.lease.as_ref().map(AsFd::as_fd)),
         ];
         let timeout = self.timeout();
         if sys::poll(&mut fds, timeout).is_err() {
             // Only for lack of memory; a pause instead of a spin.
             std::thread::sleep(ROUND);
         }
-        let [signals, control, stdout, stderr] = fds.map(|fd| fd.revents != 0);
+        let [signals, control, stdout, stderr, lease] = fds.map(|fd| fd.revents != 0);
         if !stdout && !stderr && self.busy.is_some_and(|at| at.elapsed() >= QUIET) {
             self.busy = None;
             self.outputs.iter_mut().for_each(|output| output.lines.release());
             self.log.release();
         }
-        Ready { signals, control, outputs: [stdout, stderr], timer: timeout >= 0 }
+        Ready { signals, control, outputs: [stdout, stderr], lease, timer: timeout >= 0 }
     }
 
     /// How long there is nothing to do by itself, in milliseconds; -1 for ever.
@@ -318,6 +339,12 @@ impl Keeper {
                     let _ = sys::kill_child(self.main, number);
                 }
                 Some(Control::CloseStdin) => self.stdin = None,
+                Some(Control::Lease { until_ms }) => {
+                    if let Some(lease) = &self.lease {
+                        // One that can't be set stays as it was, which is the safe side.
+                        let _ = set_lease(lease.as_fd(), Duration::from_millis(until_ms));
+                    }
+                }
                 Some(Control::Signal { .. }) | None => {}
             }
         }
@@ -479,6 +506,7 @@ struct Ready {
     signals: bool,
     control: bool,
     outputs: [bool; 2],
+    lease: bool,
     /// Something was to be done by itself.
     timer: bool,
 }
@@ -499,6 +527,35 @@ fn open_stdin(handed: &Handed<'_>, wanted: bool) -> rustix::io::Result<(OwnedFd,
     let writer = rustix::fs::openat(folder, &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     drop(ours);
     Ok((input, Some(writer)))
+}
+
+/// A timer that rings when the lease is over; sleep counts, so that a machine that wakes up doesn't go on with what others have
+/// taken over meanwhile.
+fn open_lease(until: Option<Duration>) -> io::Result<Option<OwnedFd>> {
+    let Some(until) = until else { return Ok(None) };
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
+    set_lease(timer.as_fd(), until)?;
+    if is_over(timer.as_fd()) {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "it is over already"));
+    }
+    Ok(Some(timer))
+}
+
+fn set_lease(timer: BorrowedFd<'_>, until: Duration) -> io::Result<()> {
+    let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // Zero would disarm it.
+    let until = until.max(Duration::from_nanos(1));
+    let it_value = Timespec::try_from(until).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let setting = Itimerspec { it_interval: none, it_value };
+    timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &setting)?;
+    Ok(())
+}
+
+/// Whether it has rung. Setting it anew takes that back.
+fn is_over(timer: BorrowedFd<'_>) -> bool {
+    let mut buffer = [0; 8];
+    rustix::io::read(timer, &mut buffer).is_ok()
 }
 
 fn deadline(timeout: Duration) -> Instant {

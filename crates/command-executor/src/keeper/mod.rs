@@ -57,12 +57,18 @@ mod region;
 mod sys;
 pub(crate) use sys::kill_with_this_thread;
 mod tree;
+mod want;
 mod writer;
 
+mod error;
+pub use error::KeeperError;
+
 mod client;
+mod leftovers;
+mod link;
 mod orphans;
 mod zygote_spawn;
-pub use client::{KeeperError, KeeperOptions, Keepers};
+pub use client::{KeeperOptions, Keepers};
 
 mod scan;
 pub use scan::{EndedRun, FoundRun, Liveness};

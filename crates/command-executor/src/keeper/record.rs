@@ -2,7 +2,7 @@
 //!
 //! Written so that a reader sees a whole one. Readers are lenient: fields they don't know are ignored.
 
-use super::{identity::ProcessIdentity, report::StartStage, spec::RunId};
+use super::{identity::ProcessIdentity, report::StartStage, spec::RunId, want::is_want};
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use std::{
         unix::fs::FileExt,
     },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 use thiserror::Error;
 
@@ -138,6 +139,27 @@ fn one() -> u32 {
 }
 
 impl RunRecord {
+    /// The record of a run that its keeper hasn't written one of.
+    pub(super) fn unwritten(
+        instance: String,
+        run: RunId,
+        boot_id: String,
+        keeper: Option<ProcessIdentity>,
+    ) -> Self {
+        Self {
+            version: RECORD_VERSION,
+            protocol: super::report::PROTOCOL,
+            instance,
+            run,
+            boot_id,
+            keeper,
+            started_at: Timestamp::now(),
+            program: String::new(),
+            state: RunState::Starting,
+            gaps: Vec::new(),
+        }
+    }
+
     /// The main process, also when it is gone.
     pub fn process(&self) -> Option<ProcessIdentity> {
         match &self.state {
@@ -192,6 +214,13 @@ pub enum RecordError {
         /// Its version.
         version: u64,
     },
+}
+
+impl RecordError {
+    /// Whether it may be there and only can't be read now, for want of descriptors or memory.
+    pub(super) fn is_want(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if is_want(source))
+    }
 }
 
 /// Reads a record. Unknown fields are ignored; a format newer than [`RECORD_VERSION`] is refused by its number.
@@ -282,7 +311,9 @@ pub(super) fn is_full(error: &io::Error) -> bool {
 }
 
 fn replace(folder: BorrowedFd<'_>, name: &str, text: &[u8], durable: bool) -> io::Result<()> {
-    let fresh = format!("{name}.new");
+    // A name of its own: the zygote and the daemon may write the last word of a run at the same time, and so may two tasks.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let fresh = format!("{name}.{}-{}.new", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(folder, &fresh, flags, Mode::RUSR | Mode::WUSR)?;
     let mut file = File::from(file);

@@ -119,8 +119,21 @@ pub enum Report {
         run: RunId,
     },
     /// The zygote ended. Its keepers live on. A run that was handed to it and hasn't reported may or may not exist:
-    /// ask [`super::Keepers::ensure_gone`] before it is started again.
+    /// [`super::Keepers::take_unheard_of`] names them.
     ZygoteLost,
+}
+
+impl Report {
+    /// The run that it is about.
+    pub(super) fn run(&self) -> Option<RunId> {
+        match self {
+            Self::Started { run, .. }
+            | Self::StartFailed { run, .. }
+            | Self::Exited { run, .. }
+            | Self::KeeperLost { run, .. } => Some(*run),
+            Self::ZygoteLost => None,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -161,10 +174,19 @@ pub struct StopRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Control {
-    Stop { signal: i32, timeout_ms: u64 },
+    Stop {
+        signal: i32,
+        timeout_ms: u64,
+    },
     Kill,
-    Signal { number: i32 },
+    Signal {
+        number: i32,
+    },
     CloseStdin,
+    /// The lease lasts until this time since boot.
+    Lease {
+        until_ms: u64,
+    },
 }
 
 impl From<StopRequest> for Control {
@@ -187,7 +209,12 @@ mod tests {
         let report = Report::Started { instance: "web-1".into(), run, pid: 5 };
         assert_eq!(decode::<Report>(&encode(&report)), Some(report));
         assert_eq!(decode::<Report>(&encode(&Report::ZygoteLost)), Some(Report::ZygoteLost));
-        for control in [Control::Kill, Control::Stop { signal: 15, timeout_ms: 10 }, Control::CloseStdin] {
+        for control in [
+            Control::Kill,
+            Control::Stop { signal: 15, timeout_ms: 10 },
+            Control::CloseStdin,
+            Control::Lease { until_ms: 7 },
+        ] {
             assert_eq!(decode::<Control>(&encode(&control)), Some(control));
         }
     }

@@ -1,16 +1,16 @@
 //! Reading back what keepers wrote, and making sure that a run is over.
 
 use super::{
-    client::KeeperError,
+    error::KeeperError,
     identity::{self, ProcessIdentity},
-    record::{RECORD_VERSION, RecordError, RunRecord, RunState, Writing, read_record_at, write_record},
+    record::{RecordError, RunRecord, Writing, read_record_at, write_record},
     runs,
     socket::open_folder,
     spec::{RunId, is_instance_name},
     tree,
+    want::known,
     zygote::{lost_gap, lost_state},
 };
-use jiff::Timestamp;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::OwnedFd,
@@ -29,6 +29,9 @@ const KEEPER_PATIENCE: Duration = Duration::from_secs(7);
 
 /// How long killed processes may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a process may take from its fork to its program.
+const EXECUTING: Duration = Duration::from_millis(200);
 
 /// What is alive of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,22 +69,32 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> KeeperError {
     move |source| KeeperError::Scan { what, source }
 }
 
-/// The newest run of each instance, older ones of which something is alive, and those of this boot whose end nobody has
-/// recorded. Files that aren't records are skipped:
-/// they are somebody else's, or the half of something that never was.
-pub(super) fn scan(state: &Path) -> Result<Vec<FoundRun>, KeeperError> {
+/// What is on disk.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// The newest run of each instance, older ones of which something is alive, and those of this boot whose end nobody
+    /// has recorded.
+    pub(super) found: Vec<FoundRun>,
+    /// Runs whose record is there and can't be read: their keepers are writing it, or were killed before they had and
+    /// had started nothing.
+    pub(super) torn: Vec<(String, RunId)>,
+}
+
+/// Reads what is on disk. Files whose names aren't those of runs are somebody else's.
+pub(super) fn scan(state: &Path) -> Result<Scan, KeeperError> {
     let boot_id = identity::boot_id().map_err(failed("the boot id"))?;
     let path = state.join("instances");
     let instances = match open_folder(&path) {
         Ok(folder) => folder,
-        Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
+        Err(rustix::io::Errno::NOENT) => return Ok(Scan::default()),
         Err(error) => return Err(failed(path.display().to_string())(error.into())),
     };
     let mut records = Vec::new();
+    let mut torn = Vec::new();
     for entry in std::fs::read_dir(&path).map_err(failed(path.display().to_string()))? {
         let name = entry.map_err(failed(path.display().to_string()))?.file_name();
         if let Some(instance) = name.to_str().filter(|name| is_instance_name(name)) {
-            scan_instance(instances.as_fd(), instance, &mut records)?;
+            scan_instance(instances.as_fd(), instance, &mut records, &mut torn)?;
         }
     }
     // Only where a keeper died is it worth it to look for what it left.
@@ -104,7 +117,7 @@ pub(super) fn scan(state: &Path) -> Result<Vec<FoundRun>, KeeperError> {
         })
         .collect();
     found.sort_by(|a, b| (&a.record.instance, a.record.run).cmp(&(&b.record.instance, b.record.run)));
-    Ok(found)
+    Ok(Scan { found, torn })
 }
 
 /// Reads the records of an instance: the newest, marked so, and those older ones that aren't final.
@@ -112,6 +125,7 @@ fn scan_instance(
     instances: BorrowedFd<'_>,
     instance: &str,
     records: &mut Vec<(RunRecord, bool)>,
+    torn: &mut Vec<(String, RunId)>,
 ) -> Result<(), KeeperError> {
     let folder = match runs::instance_folder(instances, instance) {
         Ok(folder) => folder,
@@ -130,7 +144,9 @@ fn scan_instance(
             }
             // A format of the future is no reason to start a second copy of what it describes.
             Err(error @ RecordError::Newer { .. }) => return Err(KeeperError::Record(error)),
-            Ok(_) | Err(_) => {}
+            Err(error) if error.is_want() => return Err(KeeperError::Record(error)),
+            Err(RecordError::Decode { .. }) => torn.push((instance.to_owned(), run)),
+            Ok(_) | Err(RecordError::Read { .. }) => {}
         }
     }
     Ok(())
@@ -162,19 +178,10 @@ fn liveness(record: &RunRecord, boot_id: &str, mut left: Vec<i32>) -> Liveness {
 
 /// A run that the zygote knows and the disk doesn't yet; `None` if it is over already.
 pub(super) fn unwritten(instance: String, run: RunId, keeper: i32) -> Result<Option<FoundRun>, KeeperError> {
-    let Ok(keeper) = ProcessIdentity::of(keeper) else { return Ok(None) };
-    let record = RunRecord {
-        version: RECORD_VERSION,
-        protocol: super::report::PROTOCOL,
-        instance,
-        run,
-        boot_id: identity::boot_id().map_err(failed("the boot id"))?,
-        keeper: Some(keeper),
-        started_at: Timestamp::now(),
-        program: String::new(),
-        state: RunState::Starting,
-        gaps: Vec::new(),
-    };
+    let keeper = known(ProcessIdentity::of(keeper)).map_err(failed("a keeper"))?;
+    let Some(keeper) = keeper else { return Ok(None) };
+    let boot_id = identity::boot_id().map_err(failed("the boot id"))?;
+    let record = RunRecord::unwritten(instance, run, boot_id, Some(keeper));
     Ok(Some(FoundRun { record, liveness: Liveness::KeeperAlive }))
 }
 
@@ -186,22 +193,24 @@ pub(super) fn record(state: &Path, instance: &str, run: RunId) -> Result<Option<
     Ok(read_record_at(folder.as_fd(), run).ok())
 }
 
-/// Ends everything of a run. `ask_keeper` asks its keeper to, if it has one; false if there is none.
+/// Ends everything of a run. `ask_keeper` asks its keeper to, if it has one; false if there is none. `unwritten` is the
+/// keeper of a run that has no record yet, where that is known: it is waited for, until it can be asked.
 pub(super) fn ensure_gone(
     state: &Path,
     instance: &str,
     run: RunId,
+    unwritten: Option<ProcessIdentity>,
     ask_keeper: impl FnOnce() -> bool,
 ) -> Result<EndedRun, KeeperError> {
     let boot_id = identity::boot_id().map_err(failed("the boot id"))?;
     let path = state.join("instances");
     let instances = open_folder(&path).map_err(|error| failed(path.display().to_string())(error.into()))?;
     let folder = runs::instance_folder(instances.as_fd(), instance).map_err(failed(instance))?;
-    let read = || read_record_at(folder.as_fd(), run).ok();
-    let record = read();
+    let record = written(unwritten, || read_if_there(folder.as_fd(), run))?;
     let here = |record: &&RunRecord| record.boot_id == boot_id;
     let keeper = record.as_ref().filter(here).and_then(|record| record.keeper);
-    if let Some(keeper) = keeper.and_then(|keeper| keeper.open().ok().flatten()) {
+    let alive = keeper.map(|keeper| keeper.open()).transpose().map_err(failed("a keeper"))?;
+    if let Some(keeper) = alive.flatten() {
         // It ends its tree better than anyone else. If it can't, it is in the way.
         if !ask_keeper() || !wait(&keeper, KEEPER_PATIENCE) {
             let _ = pidfd_send_signal(&keeper, Signal::KILL);
@@ -210,13 +219,45 @@ pub(super) fn ensure_gone(
     }
     let main = record.as_ref().filter(here).and_then(RunRecord::process);
     let ended = end_processes(instance, run, main)?;
-    let mut record = read();
+    let mut record = match read_record_at(folder.as_fd(), run) {
+        Ok(record) => Some(record),
+        Err(error) if error.is_want() => return Err(KeeperError::Record(error)),
+        // Its keeper was killed while it wrote the first one, and its zygote didn't live to do it in its place.
+        Err(RecordError::Decode { .. }) => {
+            Some(RunRecord::unwritten(instance.to_owned(), run, boot_id, None))
+        }
+        Err(_) => None,
+    };
     if let Some(record) = record.as_mut().filter(|record| !record.state.is_final()) {
         record.state = lost_state(record.process(), Vec::new());
         record.add_gap(lost_gap());
         write_record(folder.as_fd(), record, Writing::Durable).map_err(failed(instance))?;
     }
     Ok(EndedRun { record, ended })
+}
+
+fn read_if_there(folder: BorrowedFd<'_>, run: RunId) -> Result<Option<RunRecord>, KeeperError> {
+    match read_record_at(folder, run) {
+        Ok(record) => Ok(Some(record)),
+        Err(error) if error.is_want() => Err(KeeperError::Record(error)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The record, waited for as long as the keeper that will write it lives; at most a few seconds.
+fn written(
+    keeper: Option<ProcessIdentity>,
+    read: impl Fn() -> Result<Option<RunRecord>, KeeperError>,
+) -> Result<Option<RunRecord>, KeeperError> {
+    let begun = Instant::now();
+    loop {
+        let alive = keeper.is_some_and(|keeper| keeper.is_alive());
+        let record = read()?;
+        if record.is_some() || !alive || begun.elapsed() >= KEEPER_PATIENCE {
+            return Ok(record);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Kills the recorded main process and whatever carries the run's marker, until there is nothing more.
@@ -226,21 +267,26 @@ fn end_processes(instance: &str, run: RunId, main: Option<ProcessIdentity>) -> R
     loop {
         let mut alive: Vec<(i32, OwnedFd)> = Vec::new();
         if let Some(main) = main
-            && let Ok(Some(fd)) = main.open()
+            && let Some(fd) = main.open().map_err(failed("the main process"))?
         {
             alive.push((main.pid, fd));
         }
         for (_, pid) in tree::marked(&[run]).map_err(failed("/proc"))? {
             // The marker is read again after the descriptor was opened, so that it is that process's own.
             if main.is_none_or(|main| main.pid != pid)
-                && let Ok(fd) = identity::open(pid)
-                && tree::marker(pid) == Some(run)
-                && identity::Stat::read(pid).is_ok_and(|stat| stat.is_alive())
+                && let Some(fd) = known(identity::open(pid)).map_err(failed("/proc"))?
+                && tree::marker(pid).map_err(failed("/proc"))? == Some(run)
+                && let Some(stat) = known(identity::Stat::read(pid)).map_err(failed("/proc"))?
+                && stat.is_alive()
             {
                 alive.push((pid, fd));
             }
         }
         if alive.is_empty() {
+            if begun.elapsed() < KILL_PATIENCE && tree::undecided(EXECUTING).map_err(failed("/proc"))? {
+                std::thread::sleep(Duration::from_millis(2));
+                continue;
+            }
             return Ok(ended);
         }
         if begun.elapsed() >= KILL_PATIENCE {
@@ -277,7 +323,8 @@ fn wait(process: &OwnedFd, patience: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keeper::record::Exit;
+    use crate::keeper::record::{Exit, RECORD_VERSION, RunState};
+    use jiff::Timestamp;
 
     #[test]
     fn a_run_whose_end_nobody_recorded_is_found_behind_a_newer_one() {
@@ -311,11 +358,38 @@ mod tests {
             };
             write_record(folder.as_fd(), &record, Writing::First).unwrap();
         }
-        let found: Vec<RunId> = scan(state.path()).unwrap().iter().map(|found| found.record.run).collect();
+        let found: Vec<RunId> =
+            scan(state.path()).unwrap().found.iter().map(|found| found.record.run).collect();
         assert_eq!(found, [runs[1], runs[2]]);
-        let ended = ensure_gone(state.path(), "web-1", runs[1], || false).unwrap();
+        let ended = ensure_gone(state.path(), "web-1", runs[1], None, || false).unwrap();
         assert!(ended.record.unwrap().state.is_final());
-        let found = scan(state.path()).unwrap();
+        let found = scan(state.path()).unwrap().found;
         assert_eq!(found.iter().map(|found| found.record.run).collect::<Vec<_>>(), [runs[2]]);
+    }
+
+    #[test]
+    fn several_may_make_sure_of_the_same_end_at_once() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("instances");
+        std::fs::create_dir(&path).unwrap();
+        let instances = std::fs::File::open(path).unwrap();
+        let folder = runs::instance_folder(instances.as_fd(), "web-1").unwrap();
+        for _ in 0..20 {
+            let run = RunId::generate();
+            let boot_id = identity::boot_id().unwrap();
+            let record = RunRecord::unwritten("web-1".into(), run, boot_id, None);
+            write_record(folder.as_fd(), &record, Writing::First).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let ended = ensure_gone(state.path(), "web-1", run, None, || false).unwrap();
+                        assert!(ended.record.unwrap().state.is_final());
+                    });
+                }
+            });
+            let left = std::fs::read_dir(state.path().join("instances/web-1")).unwrap();
+            let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+            assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".new")), "{left:?}");
+        }
     }
 }

@@ -19,6 +19,18 @@ impl RunId {
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// A new one that sorts after `earlier`, also where the clock was set back since: then it is of the millisecond
+    /// after that one's (RFC 9562, 6.2).
+    pub fn after(earlier: Option<Self>) -> Self {
+        let fresh = Uuid::now_v7();
+        let Some(Self(earlier)) = earlier.filter(|earlier| fresh <= earlier.0) else { return Self(fresh) };
+        let mut random = [0; 10];
+        random.copy_from_slice(fresh.as_bytes().last_chunk::<10>().unwrap_or(&[0; 10]));
+        let millis = earlier.as_u128() >> 80;
+        let next = u64::try_from(millis).unwrap_or(u64::MAX).saturating_add(1);
+        Self(uuid::Builder::from_unix_timestamp_millis(next, &random).into_uuid())
+    }
 }
 
 impl FromStr for RunId {
@@ -113,6 +125,10 @@ pub struct RunSpec {
     pub logs: LogLimits,
     /// Whether it has a standard input that can be written to; else `/dev/null`.
     pub stdin: bool,
+    /// It runs on a lease: at this time since boot, sleep included (CLOCK_BOOTTIME), the whole tree is killed unless the lease
+    /// is renewed before ([`super::Keepers::renew`]). `None`: as long as it likes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_until: Option<Duration>,
 }
 
 impl RunSpec {
@@ -133,6 +149,7 @@ impl RunSpec {
             cgroup: None,
             logs: LogLimits::default(),
             stdin: false,
+            lease_until: None,
         }
     }
 }
@@ -155,6 +172,7 @@ impl fmt::Debug for RunSpec {
             .field("cgroup", &self.cgroup)
             .field("logs", &self.logs)
             .field("stdin", &self.stdin)
+            .field("lease_until", &self.lease_until)
             .finish()
     }
 }
@@ -313,6 +331,23 @@ mod tests {
         assert!("../../etc/passwd".parse::<RunId>().is_err());
         let second = RunId::generate();
         assert!(first.to_string() < second.to_string());
+    }
+
+    #[test]
+    fn a_new_run_sorts_after_the_earlier_ones_though_the_clock_went_back() {
+        let future: RunId = "03900000-0000-7fff-bfff-ffffffffffff".parse().unwrap();
+        let mut last = future;
+        for _ in 0..1000 {
+            let next = RunId::after(Some(last));
+            assert!(next > last && next.to_string() > last.to_string(), "{next} after {last}");
+            assert_eq!((next.0.get_version_num(), next.0.get_variant()), (7, uuid::Variant::RFC4122));
+            last = next;
+        }
+        // A second at the most for a thousand runs: it isn't driven into the future.
+        assert_eq!((last.0.as_u128() >> 80) - (future.0.as_u128() >> 80), 1000);
+        let earlier = RunId::generate();
+        assert!(RunId::after(Some(earlier)) > earlier);
+        assert!(RunId::after(None) > earlier);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! children of the subreaper, and their turn comes. A child that wasn't waited for keeps its pid, so nothing else can
 //! ever be hit.
 
-use super::{identity, spec::RunId, sys};
-use std::{fs, io};
+use super::{identity, spec::RunId, sys, want::known};
+use std::{fs, io, time::Duration};
 
 /// The variable that marks every process of a run.
 pub(super) const MARKER: &str = "HARNESS_RUN";
@@ -25,9 +25,9 @@ pub(super) fn children() -> io::Result<Vec<i32>> {
 }
 
 /// Every process of this machine.
-fn processes() -> io::Result<Vec<i32>> {
-    let names = fs::read_dir("/proc")?.flatten();
-    Ok(names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+pub(super) fn processes() -> io::Result<Vec<i32>> {
+    let names: Vec<_> = fs::read_dir("/proc")?.collect::<io::Result<_>>()?;
+    Ok(names.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// A child that ended.
@@ -75,25 +75,73 @@ pub(super) fn signal_child(pid: i32, signal: i32) {
     }
 }
 
-/// The processes that carry a marker of one of the runs, as far as their environment can be read.
+/// The processes that carry a marker of one of the runs, as far as their environment may be read. An error where one can't
+/// be looked at now: then nobody may say that there are no others.
 pub(super) fn marked(runs: &[RunId]) -> io::Result<Vec<(RunId, i32)>> {
     if runs.is_empty() {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
     for pid in processes()? {
-        if let Some(run) = marker(pid).filter(|run| runs.contains(run)) {
+        if let Some(run) = marker(pid)?.filter(|run| runs.contains(run)) {
             found.push((run, pid));
         }
     }
     Ok(found)
 }
 
+/// Whether there is a process that nobody can say of whether it carries a marker: one that executes a program right now has
+/// no environment for a moment. Only one that was started within this time can be that.
+pub(super) fn undecided(within: Duration) -> io::Result<bool> {
+    for pid in processes()? {
+        if known(fs::read(format!("/proc/{pid}/environ")))?.is_some_and(|environment| environment.is_empty())
+            && let Some(stat) = known(identity::Stat::read(pid))?
+            && stat.is_alive()
+            && !stat.is_of_kernel()
+            && stat.age() < within
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The run that a living process was started in.
-pub(super) fn marker(pid: i32) -> Option<RunId> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let value = environment
-        .split(|byte| *byte == 0)
-        .find_map(|pair| pair.strip_prefix(MARKER.as_bytes())?.strip_prefix(b"="))?;
-    std::str::from_utf8(value).ok()?.parse().ok()
+pub(super) fn marker(pid: i32) -> io::Result<Option<RunId>> {
+    let value = variable(pid, MARKER)?;
+    Ok(value.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok()))
+}
+
+/// A variable of the environment that a process was started with; `None` if it has none of that name, is gone, or is
+/// somebody else's.
+pub(super) fn variable(pid: i32, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let Some(environment) = known(fs::read(format!("/proc/{pid}/environ")))? else { return Ok(None) };
+    let mut pairs = environment.split(|byte| *byte == 0);
+    Ok(pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")).map(<[u8]>::to_vec))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_environment_yet_is_waited_for_and_who_never_has_one_is_not() {
+        let mut bare = std::process::Command::new("sleep").arg("600").env_clear().spawn().unwrap();
+        // It is executing until its environment is that of the program: an empty one.
+        while fs::read_link(format!("/proc/{}/exe", bare.id())).ok() == std::env::current_exe().ok() {
+            std::thread::yield_now();
+        }
+        assert!(undecided(Duration::MAX).unwrap());
+        assert!(!undecided(Duration::ZERO).unwrap());
+        let stat = identity::Stat::read(bare.id() as i32).unwrap();
+        assert!(!stat.is_of_kernel() && stat.age() < Duration::from_secs(60));
+        bare.kill().unwrap();
+        bare.wait().unwrap();
+    }
+
+    #[test]
+    fn a_variable_that_isnt_set_is_none() {
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        assert_eq!(variable(me, "NO_SUCH_VARIABLE_OF_OURS").unwrap(), None);
+    }
 }

@@ -7,9 +7,9 @@ use super::{
     identity,
     keep::{Handed, keeper_main},
     outbox::Outbox,
-    record::{Exit, Gap, RECORD_VERSION, RunRecord, RunState, Writing, read_record_at, write_record},
+    record::{Exit, Gap, RunRecord, RunState, Writing, read_record_at, write_record},
     region::Region,
-    report::{PROTOCOL, Report, StartStage, is_understood},
+    report::{Report, StartStage, is_understood},
     runs,
     socket::{self, Frame, Hello, MAX_FRAME, Request, control_name, first_frame, stdin_name},
     spec::RunId,
@@ -278,13 +278,14 @@ impl Zygote {
         soft_open_files: Option<u64>,
         body: std::ops::Range<usize>,
     ) {
+        let zygote = rustix::process::getpid();
         match sys::fork() {
             Ok(Some(pid)) => {
                 self.keepers.insert(pid, (instance, run));
             }
             Ok(None) => {
                 let code = catch_unwind(AssertUnwindSafe(|| {
-                    self.become_keeper(at, &instance, run, soft_open_files, body)
+                    self.become_keeper(at, zygote, &instance, run, soft_open_files, body)
                 }));
                 sys::exit(code.unwrap_or(101))
             }
@@ -303,6 +304,7 @@ impl Zygote {
     fn become_keeper(
         &mut self,
         at: usize,
+        zygote: rustix::process::Pid,
         instance: &str,
         run: RunId,
         soft_open_files: Option<u64>,
@@ -321,6 +323,7 @@ impl Zygote {
             run,
             soft_open_files,
             boot_id: &self.boot_id,
+            zygote: Some(zygote),
         };
         keeper_main(&handed, spec)
     }
@@ -417,18 +420,8 @@ impl Zygote {
         found: Option<RunRecord>,
     ) -> io::Result<()> {
         let folder = runs::instance_folder(sys::fixed(INSTANCES), instance)?;
-        let mut record = found.unwrap_or_else(|| RunRecord {
-            version: RECORD_VERSION,
-            protocol: PROTOCOL,
-            instance: instance.to_owned(),
-            run,
-            boot_id: self.boot_id.clone(),
-            keeper: None,
-            started_at: Timestamp::now(),
-            program: String::new(),
-            state: RunState::Starting,
-            gaps: Vec::new(),
-        });
+        let mut record = found
+            .unwrap_or_else(|| RunRecord::unwritten(instance.to_owned(), run, self.boot_id.clone(), None));
         if matches!(state, RunState::Exited { .. }) {
             record.add_gap(lost_gap());
         }

@@ -2,8 +2,8 @@
 
 use super::{LaunchError, Launcher};
 use crate::command::{Command, Stdin, UserIds};
-use crate::process::{ProcessEvents, ProcessHandle};
-use async_process::Stdio;
+use crate::process::{ByteStream, ProcessEvents, ProcessHandle};
+use async_process::{Child, Stdio};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -47,6 +47,20 @@ impl LocalLauncher {
         self
     }
 
+    /// Starts it as the leader of a group of its own, with pipes for its outputs.
+    fn spawn(&self, command: &Command, stdin: Stdio) -> Result<Child, LaunchError> {
+        let mut prepared = command.to_std();
+        prepared.process_group(0);
+        if self.with_thread {
+            crate::keeper::kill_with_this_thread(&mut prepared);
+        }
+        let mut prepared = async_process::Command::from(prepared);
+        prepared.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let child = prepared.spawn().map_err(|source| explain(command, source))?;
+        self.limit(child.id());
+        Ok(child)
+    }
+
     fn limit(&self, pid: u32) {
         let Some(limit) = self.open_files else { return };
         let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
@@ -62,24 +76,30 @@ impl Launcher for LocalLauncher {
         Ok(command)
     }
 
+    fn rewrite_to_replace(&self, command: Command, _tty: bool) -> Result<Command, LaunchError> {
+        Ok(command)
+    }
+
     fn launch(&self, command: &Command) -> Result<(ProcessHandle, ProcessEvents), LaunchError> {
-        let mut prepared = command.to_std();
-        prepared.process_group(0);
-        if self.with_thread {
-            crate::keeper::kill_with_this_thread(&mut prepared);
-        }
-        let mut prepared = async_process::Command::from(prepared);
         let (stdin, input) = match command.get_stdin() {
             Stdin::Null => (Stdio::null(), None),
             Stdin::Inherit => (Stdio::inherit(), None),
             Stdin::Bytes(bytes) => (Stdio::piped(), Some(bytes.clone())),
             Stdin::Piped => (Stdio::piped(), None),
         };
-        prepared.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let child = prepared.spawn().map_err(|source| explain(command, source))?;
-        self.limit(child.id());
-        ProcessHandle::new(child, input)
-            .map_err(|source| LaunchError::Spawn { program: command.get_program().to_owned(), source })
+        let stdin = if command.far.is_some() { Stdio::piped() } else { stdin };
+        let child = self.spawn(command, stdin)?;
+        let made = match &command.far {
+            None => ProcessHandle::new(child, input, command.leaves_group),
+            Some(far) => ProcessHandle::far(child, far.clone(), input, *command.get_stdin() == Stdin::Piped),
+        };
+        made.map_err(|source| LaunchError::Spawn { program: command.get_program().to_owned(), source })
+    }
+
+    fn pipe(&self, command: &Command) -> Result<ByteStream, LaunchError> {
+        let child = self.spawn(command, Stdio::piped())?;
+        let program = command.get_program().to_owned();
+        ByteStream::new(child, program.clone()).map_err(|source| LaunchError::Spawn { program, source })
     }
 }
 

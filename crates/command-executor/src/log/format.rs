@@ -37,6 +37,18 @@ pub struct Record<'a> {
     pub text: &'a [u8],
 }
 
+/// Writes a record with its line break behind what `out` holds. The bytes must hold no line break.
+pub fn write(out: &mut Vec<u8>, time: Timestamp, stream: Stream, partial: bool, text: &[u8]) {
+    let stream = match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+    };
+    let tag = if partial { 'P' } else { 'F' };
+    out.extend_from_slice(format!("{time:.9} {stream} {tag} ").as_bytes());
+    out.extend_from_slice(text);
+    out.push(b'\n');
+}
+
 /// Reads records. It remembers the second of the last one, because most lines share theirs with their neighbours.
 #[derive(Clone, Debug, Default)]
 pub struct Parser {

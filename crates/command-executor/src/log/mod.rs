@@ -25,6 +25,11 @@ mod merge;
 
 mod follow;
 
+mod archive;
+mod command;
+
+pub use archive::Archive;
+pub use command::{CommandLog, LineForm, LineJoiner, LogRecord};
 pub use follow::Follower;
 pub use format::Stream;
 pub use merge::Lines;
