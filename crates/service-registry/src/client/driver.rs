@@ -1,8 +1,10 @@
 //! The future that moves a connection's messages.
 
+use super::outgoing::Flow;
 use super::{ClientError, Shared};
-use crate::model::Entry;
+use crate::model::Known;
 use crate::registry::Item;
+use crate::wire::frame::Frame;
 use crate::wire::{self, Answer, Id, Incoming};
 use async_channel::{Receiver, Sender, TrySendError};
 use async_tungstenite::tungstenite::Message;
@@ -27,6 +29,8 @@ pub(super) enum Waiting {
     Call(Sender<Answer>),
     /// With the items' way, and where it is noted that they were not taken.
     Subscribe(Sender<Answer>, Sender<Item>, Arc<AtomicBool>),
+    /// With what is shared about the stream.
+    Stream(Sender<Answer>, Arc<Flow>),
 }
 
 /// Calls that are open.
@@ -39,11 +43,15 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn add(&mut self, number: i64, waiting: Waiting) -> Result<(), ClientError> {
-        if self.closed.is_some() {
+        if self.is_over() {
             return Err(self.closed());
         }
         self.waiting.insert(number, waiting);
         Ok(())
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.closed.is_some()
     }
 
     pub(super) fn closed(&self) -> ClientError {
@@ -68,13 +76,24 @@ impl fmt::Debug for Driver {
 }
 
 impl Driver {
-    pub(super) fn new<S>(websocket: WebSocketStream<S>, shared: &Arc<Shared>, queue: Receiver<String>) -> Self
+    pub(super) fn new<S>(
+        websocket: WebSocketStream<S>,
+        shared: &Arc<Shared>,
+        queue: Receiver<String>,
+        bulk: Receiver<Vec<u8>>,
+    ) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (sender, receiver) = websocket.split();
-        let reader = Reader { shared: Arc::downgrade(shared), streams: HashMap::new() };
-        let work = reader.run(receiver).or(write(sender, queue));
+        let mut reader =
+            Reader { shared: Arc::downgrade(shared), streams: HashMap::new(), flows: Flows::default() };
+        let work = async move {
+            let reason = reader.run(receiver).or(write(sender, queue, bulk)).await;
+            // Before the reader's subscriptions end with it: who sees such an end may ask why.
+            close(&reader.shared, reason.clone());
+            reason
+        };
         Self { work: Some(Box::pin(work)), shared: Arc::downgrade(shared) }
     }
 
@@ -116,16 +135,20 @@ fn close(shared: &Weak<Shared>, reason: String) {
         drop(pending);
         drop(waiting);
         shared.outbox.close();
+        shared.bulk.close();
     }
 }
 
 /// Writes requests until all clients are gone.
-async fn write<S>(mut sender: WebSocketSender<S>, queue: Receiver<String>) -> String
+async fn write<S>(mut sender: WebSocketSender<S>, queue: Receiver<String>, bulk: Receiver<Vec<u8>>) -> String
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    while let Ok(text) = queue.recv().await {
-        if let Err(error) = sender.send(Message::text(text)).await {
+    loop {
+        // Calls go first: `or` asks the first before the second. Both are closed at once.
+        let call = async { queue.recv().await.map(Message::text) };
+        let Ok(message) = call.or(async { bulk.recv().await.map(Message::binary) }).await else { break };
+        if let Err(error) = sender.send(message).await {
             return error.to_string();
         }
     }
@@ -139,16 +162,37 @@ struct Stream {
     items: Sender<Item>,
     slow: Arc<AtomicBool>,
     /// The parts of a snapshot that came.
-    parts: Vec<Arc<Entry>>,
+    parts: Vec<Known>,
 }
 
 struct Reader {
     shared: Weak<Shared>,
     streams: HashMap<u64, Stream>,
+    flows: Flows,
+}
+
+/// Streams that the client sends on; with the connection they are closed.
+#[derive(Default)]
+struct Flows(HashMap<u32, Arc<Flow>>);
+
+impl Flows {
+    fn take(&mut self, message: &[u8]) {
+        // What can't be understood is of a kind that a newer server sends.
+        let Ok(frame) = Frame::parse(message) else { return };
+        if self.0.get(&frame.stream).is_some_and(|flow| flow.take(frame)) {
+            self.0.remove(&frame.stream);
+        }
+    }
+}
+
+impl Drop for Flows {
+    fn drop(&mut self) {
+        self.0.values().for_each(|flow| flow.close());
+    }
 }
 
 impl Reader {
-    async fn run<S>(mut self, mut receiver: WebSocketReceiver<S>) -> String
+    async fn run<S>(&mut self, mut receiver: WebSocketReceiver<S>) -> String
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -158,6 +202,10 @@ impl Reader {
                 Some(Ok(Message::Text(text))) => text,
                 Some(Ok(Message::Close(Some(frame)))) => {
                     return format!("the server closed it: {}", frame.reason);
+                }
+                Some(Ok(Message::Binary(frame))) => {
+                    self.flows.take(&frame);
+                    continue;
                 }
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => return error.to_string(),
@@ -194,6 +242,14 @@ impl Reader {
                 {
                     let stream = Stream { items, slow, parts: Vec::new() };
                     self.streams.insert(result.subscription, stream);
+                }
+                drop(sender.try_send(answer));
+            }
+            Some(Waiting::Stream(sender, flow)) => {
+                if let Ok(result) = &answer
+                    && let Ok(result) = serde_json::from_str::<wire::StreamResult>(result.get())
+                {
+                    self.flows.0.insert(result.stream, flow);
                 }
                 drop(sender.try_send(answer));
             }

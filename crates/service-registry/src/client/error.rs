@@ -21,6 +21,32 @@ pub enum ClientError {
         #[source]
         source: Arc<io::Error>,
     },
+    /// The address can't be connected to.
+    #[error("can't connect to {address}")]
+    ConnectTcp {
+        /// Host and port.
+        address: String,
+        /// Why.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The other end isn't trusted, or speaks no TLS.
+    #[error("no TLS with {address}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// Why.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The server doesn't let this client in.
+    #[error("the server refused the connection ({status}): {reason}")]
+    Refused {
+        /// The status of its HTTP answer: 401 without a valid token or certificate, 421 for a name that isn't its own.
+        status: u16,
+        /// What it said.
+        reason: String,
+    },
     /// The other end is no such server.
     #[error("the handshake with the server failed")]
     Handshake {
@@ -95,7 +121,8 @@ impl ClientError {
     /// Whether nobody listens: there is no socket, or one that was left behind.
     pub fn is_absent(&self) -> bool {
         use io::ErrorKind::{ConnectionRefused, NotFound};
-        matches!(self, Self::Connect { source, .. } if matches!(source.kind(), NotFound | ConnectionRefused))
+        matches!(self, Self::Connect { source, .. } | Self::ConnectTcp { source, .. }
+            if matches!(source.kind(), NotFound | ConnectionRefused))
     }
 
     /// The error that the server answered with.

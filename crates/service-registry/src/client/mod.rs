@@ -5,15 +5,23 @@
 
 mod driver;
 mod error;
+mod outgoing;
+mod registration;
+mod remote;
 mod subscription;
 mod watcher;
 
 pub use driver::Driver;
 pub use error::ClientError;
+pub use outgoing::OutgoingStream;
+pub use registration::{Registration, RegistrationNews};
+pub use remote::Remote;
 pub use subscription::Subscription;
 pub use watcher::{WatchItem, Watcher};
 
 use self::driver::{Pending, Waiting};
+use self::outgoing::Flow;
+use crate::access::Secret;
 use crate::registry::{Filter, Item};
 use crate::unix::Short;
 use crate::wire::{self, Answer, Id, Incoming, RpcError, code};
@@ -21,6 +29,9 @@ use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use async_net::unix::UnixStream;
 use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::client::IntoClientRequest as _;
+use async_tungstenite::tungstenite::http::Response;
+use async_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue};
 use async_tungstenite::tungstenite::protocol::WebSocketConfig;
 use async_tungstenite::tungstenite::{self, Message};
 use futures_lite::io::{AsyncRead, AsyncWrite};
@@ -29,6 +40,7 @@ use futures_util::task::{FutureObj, Spawn};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
+use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +48,11 @@ use std::time::Duration;
 
 /// Requests that may wait to be written; who has one more waits.
 const OUTBOX: usize = 64;
+/// Messages of bulk data that may wait to be written.
+const BULK: usize = 4;
+
+/// What the handshake on a Unix socket asks for.
+const LOCAL: &str = "ws://harness/";
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -71,6 +88,8 @@ pub struct Client {
 
 pub(crate) struct Shared {
     outbox: Sender<String>,
+    /// Bulk data, sent when there are no calls to send.
+    bulk: Sender<Vec<u8>>,
     pending: Mutex<Pending>,
     next: AtomicI64,
     server: wire::HelloResult,
@@ -137,27 +156,47 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let greeted = async { greet(open(stream, LOCAL, None, options).await?, options).await };
+        Self::started(greeted, options).await
+    }
+
+    /// What comes of a handshake and `hello`, if they are done in time.
+    async fn started<S>(
+        greeted: impl Future<Output = Result<(WebSocketStream<S>, wire::HelloResult), ClientError>>,
+        options: &ClientOptions,
+    ) -> Result<(Self, Driver), ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let after = options.connect_timeout;
         let late = async {
             Timer::after(after).await;
             Err(ClientError::TimedOut { method: wire::HELLO.to_owned(), after })
         };
-        let (websocket, server) = handshake(stream, options).or(late).await?;
+        let (websocket, server) = greeted.or(late).await?;
         let (outbox, queue) = async_channel::bounded(OUTBOX);
+        let (bulk, heavy) = async_channel::bounded(BULK);
         let shared = Arc::new(Shared {
             outbox,
+            bulk,
             pending: Mutex::default(),
             next: AtomicI64::new(1),
             server,
             queue: options.queue,
         });
-        let driver = Driver::new(websocket, &shared, queue);
+        let driver = Driver::new(websocket, &shared, queue, heavy);
         Ok((Self { shared }, driver))
     }
 
     /// What the server said about itself.
     pub fn server(&self) -> &wire::HelloResult {
         &self.shared.server
+    }
+
+    /// Why the connection is over: [`ClientError::Closed`], once its driver has seen the end of it.
+    pub fn over(&self) -> Option<ClientError> {
+        let pending = self.shared.pending();
+        pending.is_over().then(|| pending.closed())
     }
 
     /// Calls a method and waits for its result, at most for `timeout`. When the time is over, or this future dropped, the
@@ -194,6 +233,33 @@ impl Client {
         let result: wire::SubscribeResult =
             self.send(wire::EVENTS_SUBSCRIBE, &params, timeout, waiting, receiver).await?;
         Ok(Subscription::new(Arc::clone(&self.shared), result.subscription, queue, slow, since))
+    }
+
+    /// Calls a method that opens a stream, and hands back its result with the stream to send on. The result has the stream's
+    /// number as `stream`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`]; [`ClientError::Decode`] if the result names no stream.
+    pub async fn open_stream<P, R>(
+        &self,
+        method: &str,
+        params: &P,
+        timeout: Duration,
+    ) -> Result<(R, OutgoingStream), ClientError>
+    where
+        P: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        let (sender, receiver) = async_channel::bounded(1);
+        let flow = Flow::new();
+        let waiting = Waiting::Stream(sender, Arc::clone(&flow));
+        let result: serde_json::Value = self.send(method, params, timeout, waiting, receiver).await?;
+        let undecodable =
+            |source| ClientError::Decode { method: method.to_owned(), source: Arc::new(source) };
+        let wire::StreamResult { stream } = serde_json::from_value(result.clone()).map_err(undecodable)?;
+        let outgoing = OutgoingStream::new(Arc::clone(&self.shared), flow, method, stream);
+        Ok((serde_json::from_value(result).map_err(undecodable)?, outgoing))
     }
 
     async fn send<P, R>(
@@ -241,7 +307,12 @@ impl Client {
 }
 
 /// Opens a WebSocket over the stream.
-async fn open<S>(stream: S, options: &ClientOptions) -> Result<WebSocketStream<S>, ClientError>
+async fn open<S>(
+    stream: S,
+    uri: &str,
+    token: Option<&Secret>,
+    options: &ClientOptions,
+) -> Result<WebSocketStream<S>, ClientError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -250,9 +321,25 @@ where
         .write_buffer_size(4 * 1024)
         .max_message_size(Some(options.max_message))
         .max_frame_size(Some(options.max_message));
-    let request = async_tungstenite::client_async_with_config("ws://harness/", stream, Some(config));
-    let (websocket, _) = request.await.map_err(broken)?;
+    let mut request = uri.into_client_request().map_err(broken)?;
+    if let Some(token) = token {
+        let value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()));
+        let mut value = value.map_err(|error| broken(error.into()))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    let opened = async_tungstenite::client_async_with_config(request, stream, Some(config)).await;
+    let (websocket, _) = opened.map_err(|error| match error {
+        tungstenite::Error::Http(answer) => refusal(&answer),
+        other => broken(other),
+    })?;
     Ok(websocket)
+}
+
+fn refusal(answer: &Response<Option<Vec<u8>>>) -> ClientError {
+    let said = String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default());
+    let reason = said.trim().chars().filter(|c| !c.is_control()).take(200).collect();
+    ClientError::Refused { status: answer.status().as_u16(), reason }
 }
 
 fn broken(source: tungstenite::Error) -> ClientError {
@@ -294,14 +381,13 @@ where
     }
 }
 
-async fn handshake<S>(
-    stream: S,
+async fn greet<S>(
+    mut websocket: WebSocketStream<S>,
     options: &ClientOptions,
 ) -> Result<(WebSocketStream<S>, wire::HelloResult), ClientError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut websocket = open(stream, options).await?;
     let oldest = Some(wire::OLDEST);
     let hello = wire::HelloParams { protocol: wire::PROTOCOL, oldest, client: options.name.clone() };
     let server = ask_first(&mut websocket, wire::HELLO, &hello).await?;
@@ -333,7 +419,7 @@ where
     };
     let exchange = async {
         let stream = UnixStream::connect(short.path()).await.map_err(failed)?;
-        ask_first(&mut open(stream, options).await?, method, params).await
+        ask_first(&mut open(stream, LOCAL, None, options).await?, method, params).await
     };
     exchange.or(late).await
 }

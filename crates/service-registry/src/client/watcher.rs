@@ -1,7 +1,7 @@
 //! List, then watch, then go on where it broke off.
 
-use super::{Client, ClientError, ClientOptions, Driver, Subscription};
-use crate::model::Entry;
+use super::{Client, ClientError, ClientOptions, Driver, Remote, Subscription};
+use crate::model::Known;
 use crate::registry::{Event, Filter, Item};
 use crate::wire::code;
 use async_io::Timer;
@@ -26,7 +26,7 @@ pub enum WatchItem {
     /// Everything as it is; what was known before is void. Comes first, and again when it was away for too long.
     Snapshot {
         /// The entries, sorted as a listing.
-        entries: Vec<Arc<Entry>>,
+        entries: Vec<Known>,
         /// The revision that they are the state of.
         revision: u64,
     },
@@ -88,6 +88,14 @@ impl Watcher {
         Self::new(filter, since, move || {
             let (path, options) = (path.clone(), options.clone());
             Box::pin(async move { Client::connect_unix(&path, &options).await })
+        })
+    }
+
+    /// Watches over TCP with TLS.
+    pub fn tls(remote: Remote, options: ClientOptions, filter: Filter, since: Option<u64>) -> Self {
+        Self::new(filter, since, move || {
+            let (remote, options) = (remote.clone(), options.clone());
+            Box::pin(async move { Client::connect_tls(&remote, &options).await })
         })
     }
 

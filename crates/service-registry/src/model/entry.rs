@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 /// One instance. [`Entry::instance`] is the key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 pub struct Entry {
     /// The service that it is an instance of: `web`.
     pub service: String,
@@ -47,6 +48,15 @@ pub struct Entry {
     /// What of its configuration differs from what it runs with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stale: Vec<String>,
+    /// It has ended, and is started again without anybody asking for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returning: bool,
+    /// When its node was heard last, if it can't be reached now: everything else is as it was then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_since: Option<Timestamp>,
+    /// On the agent of another node: the run that the project's daemon gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignment: Option<String>,
     /// Labels for people and filters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -86,6 +96,9 @@ impl Entry {
             restarts: 0,
             deaths: 0,
             stale: Vec::new(),
+            returning: false,
+            lost_since: None,
+            assignment: None,
             labels: BTreeMap::new(),
             order: 0,
             created_at: now,
@@ -112,6 +125,9 @@ impl Entry {
             restarts,
             deaths,
             stale,
+            returning,
+            lost_since,
+            assignment,
             labels,
             order,
             created_at: _,
@@ -132,6 +148,9 @@ impl Entry {
             && *restarts == other.restarts
             && *deaths == other.deaths
             && *stale == other.stale
+            && *returning == other.returning
+            && *lost_since == other.lost_since
+            && *assignment == other.assignment
             && *labels == other.labels
             && *order == other.order
     }

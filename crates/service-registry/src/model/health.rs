@@ -6,6 +6,7 @@ use std::fmt;
 
 /// The verdict of an instance's checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum HealthStatus {
     /// Not asked yet, or not often enough to tell.
@@ -28,6 +29,7 @@ impl fmt::Display for HealthStatus {
 
 /// The verdict with the answer that it last rests on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 pub struct Health {
     /// The verdict.
     pub status: HealthStatus,
@@ -40,6 +42,7 @@ pub struct Health {
 
 /// One answer of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 pub struct ProbeResult {
     /// When it came.
     pub at: Timestamp,

@@ -60,13 +60,17 @@ impl Entry {
     fn check_place(&self, check: &mut Check) {
         use super::{Execution, Location};
         match &self.execution {
-            Execution::None | Execution::Unknown | Execution::Process { run: None, .. } => {}
-            Execution::Process { run: Some(run), .. } => check.text("execution.run", run, WORD),
-            Execution::Container { id, image } => {
-                check.text("execution.id", id, WORD);
+            Execution::None | Execution::Unknown => {}
+            Execution::Process { .. } | Execution::External { .. } => {}
+            Execution::Container { id, image, .. } => {
+                check.length("execution.id", id, WORD);
                 check.text("execution.image", image, TEXT);
             }
-            Execution::Unit { unit } => check.text("execution.unit", unit, TEXT),
+            Execution::Compose { project, .. } => check.text("execution.project", project, TEXT),
+            Execution::Unit { unit, .. } => check.text("execution.unit", unit, TEXT),
+        }
+        if let Some(run) = self.execution.run() {
+            check.text("execution.run", run, WORD);
         }
         if let Location::Node(name) = &self.location {
             check.text("location.node", name, WORD);
@@ -167,7 +171,7 @@ mod tests {
         let mut entry = Entry::new("Web", "../1", Timestamp::UNIX_EPOCH);
         entry.role = "king".into();
         entry.version = Some(String::new());
-        entry.execution = Execution::Unit { unit: "a\nb".into() };
+        entry.execution = Execution::Unit { unit: "a\nb".into(), pid: None, run: None };
         entry.location = Location::Node("x".repeat(200));
         entry.endpoints = vec![Endpoint {
             name: Some("\u{7}".into()),

@@ -7,12 +7,14 @@ mod endpoint;
 mod entry;
 mod health;
 mod invalid;
+mod known;
 mod state;
 mod status;
 
-pub use endpoint::{Endpoint, Execution, Location, Scope};
+pub use endpoint::{Endpoint, Execution, Location, Place, Scope};
 pub use entry::Entry;
 pub use health::{Health, HealthStatus, ProbeResult};
 pub use invalid::{Invalid, check_name};
+pub use known::Known;
 pub use state::State;
 pub use status::{Exit, Reason, ReasonCode, Status};

@@ -31,6 +31,7 @@ use std::fmt;
 /// Waiting, blocked, backing off and completed are no states but a [`super::Reason`] that the state carries; health
 /// stands beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Known, never started.

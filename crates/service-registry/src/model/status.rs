@@ -7,6 +7,7 @@ use std::fmt;
 
 /// In which state an instance is, since when and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 pub struct Status {
     /// The state.
     pub state: State,
@@ -29,6 +30,7 @@ impl Status {
 
 /// Why an instance is in its state: a code for programs and a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 pub struct Reason {
     /// For programs.
     pub code: ReasonCode,
@@ -51,6 +53,7 @@ impl fmt::Display for Reason {
 
 /// The kinds of [`Reason`]. A code of a newer version is read as [`ReasonCode::Unknown`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ReasonCode {
     /// A dependency isn't there yet.
@@ -73,6 +76,8 @@ pub enum ReasonCode {
     Signaled,
     /// Somebody asked for it to stop.
     StopRequested,
+    /// Something is made ready for its start: an image is pulled.
+    Preparing,
     /// Its program could not be executed.
     SpawnFailed,
     /// The process that kept it was killed.
@@ -87,6 +92,10 @@ pub enum ReasonCode {
     Replaced,
     /// It did not end, or not become ready, in time.
     TimedOut,
+    /// Whoever registered it did not renew its lease.
+    Lost,
+    /// The node that it is to run on can't be reached; it is tried again.
+    Unreachable,
     /// A code that this version doesn't know.
     #[serde(other)]
     Unknown,
@@ -105,6 +114,7 @@ impl fmt::Display for ReasonCode {
             Self::Exited => "exited",
             Self::Signaled => "signaled",
             Self::StopRequested => "stop-requested",
+            Self::Preparing => "preparing",
             Self::SpawnFailed => "spawn-failed",
             Self::KeeperKilled => "keeper-killed",
             Self::Unhealthy => "unhealthy",
@@ -112,13 +122,16 @@ impl fmt::Display for ReasonCode {
             Self::DependencyRestarted => "dependency-restarted",
             Self::Replaced => "replaced",
             Self::TimedOut => "timed-out",
+            Self::Lost => "lost",
+            Self::Unreachable => "unreachable",
             Self::Unknown => "unknown",
         })
     }
 }
 
-/// How a process ended: exactly one of the fields is set.
+/// How a process ended: exactly one of code, signal and unknown is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 pub struct Exit {
     /// Its exit code, 0 to 255.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,6 +139,9 @@ pub struct Exit {
     /// The number of the signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+    /// Whether it was ended for want of memory, besides its code or signal.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub out_of_memory: bool,
     /// Nobody was there to see it; why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<String>,
@@ -140,6 +156,11 @@ impl Exit {
     /// This signal ended it.
     pub fn with_signal(signal: i32) -> Self {
         Self { signal: Some(signal), ..Self::default() }
+    }
+
+    /// It was ended for want of memory, and left this code.
+    pub fn out_of_memory(code: i32) -> Self {
+        Self { code: Some(code), out_of_memory: true, ..Self::default() }
     }
 
     /// Nobody saw it end, because of `why`.
@@ -174,6 +195,7 @@ impl fmt::Display for Exit {
             };
         }
         match self.code {
+            Some(code) if self.out_of_memory => write!(f, "out of memory (exit code {code})"),
             Some(code) => write!(f, "exit code {code}"),
             None => f.write_str("unknown"),
         }
@@ -224,6 +246,7 @@ mod tests {
             Exited,
             Signaled,
             StopRequested,
+            Preparing,
             SpawnFailed,
             KeeperKilled,
             Unhealthy,
@@ -231,6 +254,7 @@ mod tests {
             DependencyRestarted,
             Replaced,
             TimedOut,
+            Lost,
             Unknown,
         ] {
             assert_eq!(serde_json::to_value(code).unwrap(), code.to_string());

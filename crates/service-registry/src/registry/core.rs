@@ -1,21 +1,26 @@
 //! The truth in memory: entries, values, history and who listens, changed in one place.
 
 use super::event::{DropReason, Event, EventKind, Filter};
+use super::lease::{Leases, Step};
 use super::persist::{CEILING, EVENTS, HISTORY, META, Memory, encode};
 use super::subscription::{Subscribers, Subscription};
 use super::{Change, Listing, Options, Origin, RegistryError};
-use crate::model::Entry;
+use crate::model::{Entry, Known};
 use crate::store::Batch;
+use async_channel::{Receiver, Sender};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How far ahead of the present the ceiling lies. More changes than half of this can't happen during one commit.
 const AHEAD: u64 = 1_000_000;
+/// Leases that lapse in one go; others get at the lock before the next go.
+const LAPSES: usize = 256;
 
 /// Everything behind the registry's lock. Changes fill a [`Batch`]; nothing here waits.
 pub(super) struct Core {
     options: Options,
-    entries: BTreeMap<String, (Arc<Entry>, Origin)>,
+    entries: BTreeMap<String, (Known, Origin)>,
     values: BTreeMap<String, BTreeMap<String, Arc<[u8]>>>,
     history: VecDeque<Arc<Event>>,
     /// Where the next event is kept: in the place of the oldest, once the ring is full. Not derived from the revision,
@@ -26,6 +31,9 @@ pub(super) struct Core {
     revision: u64,
     ceiling: u64,
     subscribers: Subscribers,
+    /// Of entries from outside. Everything that changes them tells `tenders` if something is due earlier now.
+    leases: Leases,
+    tenders: Vec<Sender<()>>,
     closed: bool,
 }
 
@@ -53,6 +61,7 @@ impl Core {
         let ceiling = revision + AHEAD;
         batch.put(META, CEILING, encode(&ceiling));
         let base = memory.events.front().map_or(revision, |event| event.revision.saturating_sub(1));
+        let leases = Leases::new(options.grace, memory.leases, (options.uptime)());
         let core = Self {
             options,
             entries: memory.entries,
@@ -63,6 +72,8 @@ impl Core {
             revision,
             ceiling,
             subscribers: Subscribers::default(),
+            leases,
+            tenders: Vec::new(),
             closed: false,
         };
         (core, batch)
@@ -76,7 +87,7 @@ impl Core {
         self.subscribers.len()
     }
 
-    pub(super) fn get(&self, instance: &str) -> Option<&(Arc<Entry>, Origin)> {
+    pub(super) fn get(&self, instance: &str) -> Option<&(Known, Origin)> {
         self.entries.get(instance)
     }
 
@@ -84,7 +95,7 @@ impl Core {
         let wanted = self.entries.values().filter(|(e, _)| filter.wants_name(&e.service, &e.instance));
         let mut placed: Vec<_> = wanted.map(|(entry, _)| (place(entry), entry)).collect();
         placed.sort_unstable_by_key(|(place, _)| *place);
-        let entries = placed.into_iter().map(|(_, entry)| Arc::clone(entry)).collect();
+        let entries = placed.into_iter().map(|(_, entry)| entry.clone()).collect();
         Listing { entries, revision: self.revision }
     }
 
@@ -96,6 +107,7 @@ impl Core {
             (Change::Remove, Some((entry, origin))) => {
                 self.entries.remove(instance);
                 batch.delete(origin.namespace(), instance);
+                self.leases.end(instance, batch);
                 self.record(Some(&entry), None, batch);
                 true
             }
@@ -109,7 +121,7 @@ impl Core {
                     if only_probed_again(current, &entry) {
                         entry.updated_at = current.updated_at;
                         entry.revision = current.revision;
-                        self.entries.insert(instance.to_owned(), (Arc::from(entry), origin));
+                        self.entries.insert(instance.to_owned(), (Known::from(*entry), origin));
                         return false;
                     }
                 } else {
@@ -119,12 +131,13 @@ impl Core {
                     && *old != origin
                 {
                     batch.delete(old.namespace(), instance);
+                    self.leases.end(instance, batch);
                 }
                 entry.updated_at = (self.options.clock)();
                 entry.revision = self.revision + 1;
-                let entry: Arc<Entry> = Arc::from(entry);
+                let entry = Known::from(*entry);
                 batch.put(origin.namespace(), instance, encode(&entry));
-                self.entries.insert(instance.to_owned(), (Arc::clone(&entry), origin));
+                self.entries.insert(instance.to_owned(), (entry.clone(), origin));
                 self.record(current, Some(&entry), batch);
                 true
             }
@@ -132,7 +145,7 @@ impl Core {
     }
 
     /// Gives the change its revision and its event, and tells everyone.
-    fn record(&mut self, before: Option<&Arc<Entry>>, after: Option<&Arc<Entry>>, batch: &mut Batch) {
+    fn record(&mut self, before: Option<&Known>, after: Option<&Known>, batch: &mut Batch) {
         let Some(subject) = after.or(before) else { return };
         self.revision += 1;
         if self.revision + AHEAD / 2 > self.ceiling {
@@ -142,7 +155,7 @@ impl Core {
         let event = Arc::new(Event {
             revision: self.revision,
             at: after.map_or_else(self.options.clock, |entry| entry.updated_at),
-            kind: EventKind::of(before.map(Arc::as_ref), after.map(Arc::as_ref)),
+            kind: EventKind::of(before.map(|entry| &**entry), after.map(|entry| &**entry)),
             service: subject.service.clone(),
             instance: subject.instance.clone(),
             entry: after.cloned(),
@@ -220,9 +233,55 @@ impl Core {
         }
     }
 
+    pub(super) fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Changes leases at the present time since boot, and tells who tends them if something is due earlier than before.
+    pub(super) fn with_leases(&mut self, change: impl FnOnce(&mut Leases, Duration)) {
+        let before = self.leases.wake_at();
+        change(&mut self.leases, (self.options.uptime)());
+        if let Some(now) = self.leases.wake_at()
+            && before.is_none_or(|before| now < before)
+        {
+            // Full: it has been told and hasn't looked yet; closed: it is gone
+            self.tenders.retain(|tender| !matches!(tender.try_send(()), Err(e) if e.is_closed()));
+        }
+    }
+
+    /// Hears when something of the leases is due earlier than before.
+    pub(super) fn add_tender(&mut self) -> Receiver<()> {
+        let (sender, receiver) = async_channel::bounded(1);
+        if !self.closed {
+            self.tenders.push(sender);
+        }
+        receiver
+    }
+
+    /// Carries out what is due, and says in how long something is due next.
+    pub(super) fn lapse(&mut self, batch: &mut Batch) -> Option<Duration> {
+        if self.closed {
+            return None;
+        }
+        let (now, wall) = ((self.options.uptime)(), (self.options.clock)());
+        for (instance, step) in self.leases.overdue(now, LAPSES) {
+            let entry = self.entries.get(&*instance).map(|(entry, _)| entry.clone());
+            let lost = match (step, entry) {
+                (Step::Lose, Some(entry)) => self.leases.lose(&instance, &entry, (now, wall), batch),
+                (Step::Remove, _) | (_, None) => None,
+            };
+            match lost {
+                Some(lost) => self.apply(&instance, Change::Put(Box::new(lost), Origin::Outside), batch),
+                None => self.apply(&instance, Change::Remove, batch),
+            };
+        }
+        Some(self.leases.wake_at()?.saturating_sub(now))
+    }
+
     /// Ends all subscriptions and notes that no revision above the present one was given out.
     pub(super) fn close(&mut self, batch: &mut Batch) {
         self.closed = true;
+        self.tenders.clear();
         self.subscribers.drop_all(DropReason::ShuttingDown);
         self.ceiling = self.revision;
         batch.put(META, CEILING, encode(&self.ceiling));

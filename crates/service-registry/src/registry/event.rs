@@ -1,6 +1,6 @@
 //! What happened, and which of it somebody wants to hear.
 
-use crate::model::{Entry, State};
+use crate::model::{Entry, Known, State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 /// One change of one entry. There is exactly one event for each revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 pub struct Event {
     /// The registry's revision after the change.
     pub revision: u64,
@@ -22,7 +23,8 @@ pub struct Event {
     pub instance: String,
     /// The entry after the change; `None` when it is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub entry: Option<Arc<Entry>>,
+    #[cfg_attr(feature = "openrpc", schemars(with = "Option<Entry>"))]
+    pub entry: Option<Known>,
     /// The state before the change; `None` when it is new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<State>,
@@ -30,6 +32,7 @@ pub struct Event {
 
 /// What an [`Event`] tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
     /// An instance became known.
@@ -38,6 +41,10 @@ pub enum EventKind {
     Deregistered,
     /// Its state changed.
     StateChanged,
+    /// The node that it is on can't be reached any more.
+    NodeLost,
+    /// The node that it is on can be reached again.
+    NodeJoined,
     /// Its health verdict changed.
     HealthChanged,
     /// Where it can be reached changed.
@@ -60,6 +67,8 @@ impl EventKind {
         let verdict = |entry: &Entry| entry.health.as_ref().map(|health| health.status);
         if before.status.state != after.status.state {
             Self::StateChanged
+        } else if before.lost_since.is_some() != after.lost_since.is_some() {
+            if after.lost_since.is_some() { Self::NodeLost } else { Self::NodeJoined }
         } else if verdict(before) != verdict(after) {
             Self::HealthChanged
         } else if before.endpoints != after.endpoints || before.location != after.location {
@@ -76,6 +85,8 @@ impl fmt::Display for EventKind {
             Self::Registered => "registered",
             Self::Deregistered => "deregistered",
             Self::StateChanged => "state-changed",
+            Self::NodeLost => "node-lost",
+            Self::NodeJoined => "node-joined",
             Self::HealthChanged => "health-changed",
             Self::EndpointChanged => "endpoint-changed",
             Self::Updated => "updated",
@@ -86,6 +97,7 @@ impl fmt::Display for EventKind {
 
 /// Which events somebody wants. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 pub struct Filter {
     /// Kinds of events; empty is every kind.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -120,7 +132,7 @@ pub enum Item {
     /// All wanted entries as they are at `revision`, sorted as a listing; what was known before is void.
     Snapshot {
         /// The entries.
-        entries: Vec<Arc<Entry>>,
+        entries: Vec<Known>,
         /// The revision that they are the state of.
         revision: u64,
     },
@@ -137,6 +149,7 @@ pub enum Item {
 
 /// Why a subscription is over although nobody ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openrpc", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DropReason {
     /// The subscriber reads slower than things change.

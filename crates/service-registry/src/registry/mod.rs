@@ -2,14 +2,20 @@
 
 mod core;
 mod event;
+mod lease;
+mod outside;
 mod persist;
 mod subscription;
+mod transfer;
 
 pub use event::{DropReason, Event, EventKind, Filter, Item};
+pub use lease::{LONGEST_LEASE, LeaseId, SHORTEST_LEASE};
+pub use outside::{Refused, Renewed};
 pub use subscription::Subscription;
+pub use transfer::{Clashes, Imported};
 
 use self::core::Core;
-use crate::model::Entry;
+use crate::model::{Entry, Known};
 use crate::store::{Batch, Store, StoreError};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -18,6 +24,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Sizes of a registry.
 #[derive(Clone, Copy, Debug)]
@@ -28,13 +35,25 @@ pub struct Options {
     pub queue: usize,
     /// Where the times of entries and events come from.
     pub clock: fn() -> Timestamp,
+    /// The time since boot, which leases are measured by: the wall clock may be set at any moment.
+    pub uptime: fn() -> Duration,
+    /// How long an entry whose lease wasn't renewed stays known as lost, before it is removed.
+    pub grace: Duration,
 }
 
 impl Default for Options {
-    /// 2,000 events of history, 1,024 in a queue, the system's clock.
+    /// 2,000 events of history, 1,024 in a queue, the system's clocks, a minute of grace.
     fn default() -> Self {
-        Self { history: 2_000, queue: 1_024, clock: Timestamp::now }
+        let (clock, uptime, grace) = (Timestamp::now, uptime, Duration::from_secs(60));
+        Self { history: 2_000, queue: 1_024, clock, uptime, grace }
     }
+}
+
+/// `CLOCK_BOOTTIME`: also counts while the machine sleeps.
+fn uptime() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // neither is negative: it counts from 0
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// What the registry can't do.
@@ -57,6 +76,16 @@ pub enum RegistryError {
         /// Why.
         #[source]
         source: Arc<serde_json::Error>,
+    },
+    /// A newer version wrote the store. It is left as it is.
+    #[error(
+        "the registry's store has schema {found}, this version reads up to {known}: use the newer version"
+    )]
+    Newer {
+        /// Its schema.
+        found: u64,
+        /// The newest that is known here.
+        known: u64,
     },
     /// Changes since that revision are not all known any more.
     #[error(
@@ -84,14 +113,13 @@ pub enum Origin {
     Outside,
 }
 
-/// What [`Registry::change`] is told to do.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// Leave everything as it is.
+/// What becomes of an entry.
+enum Change {
+    /// Nothing.
     None,
-    /// Set the entry.
+    /// It is set.
     Put(Box<Entry>, Origin),
-    /// Remove the entry.
+    /// It is removed.
     Remove,
 }
 
@@ -99,7 +127,7 @@ pub enum Change {
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// By position in the file, then by service and number.
-    pub entries: Vec<Arc<Entry>>,
+    pub entries: Vec<Known>,
     /// The revision that they are the state of.
     pub revision: u64,
 }
@@ -171,8 +199,10 @@ impl Registry {
     ///
     /// The store can't be read, holds what can't be understood, or can't be written. It is left as it is.
     pub async fn open(store: Arc<dyn Store>, options: Options) -> Result<Self, RegistryError> {
-        let memory = persist::decode(store.load().await.map_err(RegistryError::Load)?)?;
-        let (core, batch) = Core::new(options, memory);
+        let snapshot = store.load().await.map_err(RegistryError::Load)?;
+        let migrated = persist::migrate(&snapshot)?;
+        let (core, mut batch) = Core::new(options, persist::decode(snapshot)?);
+        batch.extend(migrated);
         store.commit(batch).await.map_err(RegistryError::Begin)?;
         Ok(Self { inner: Arc::new(Inner { core: Mutex::new(core), store }) })
     }
@@ -210,38 +240,26 @@ impl Registry {
         written.changed.then_some(written)
     }
 
-    fn write(&self, instance: &str, decide: impl FnOnce(Option<(&Entry, Origin)>) -> Change) -> Written {
-        match self.change::<std::convert::Infallible>(instance, |current| Ok(decide(current))) {
-            Ok(written) => written,
-            Err(never) => match never {},
-        }
-    }
-
     /// Looks at an entry and decides what becomes of it, with nobody in between. `decide` must not use the registry.
-    ///
-    /// # Errors
-    ///
-    /// What `decide` returns; nothing is changed then.
-    pub fn change<E>(
-        &self,
-        instance: &str,
-        decide: impl FnOnce(Option<(&Entry, Origin)>) -> Result<Change, E>,
-    ) -> Result<Written, E> {
+    fn write(&self, instance: &str, decide: impl FnOnce(Option<(&Entry, Origin)>) -> Change) -> Written {
         let mut core = self.lock();
-        let mut change = decide(core.get(instance).map(|(entry, origin)| (entry.as_ref(), *origin)))?;
+        let mut change = decide(core.get(instance).map(|(entry, origin)| (&**entry, *origin)));
         if let Change::Put(entry, _) = &mut change {
             // the key is the instance, whatever was decided
             instance.clone_into(&mut entry.instance);
         }
         let mut batch = Batch::new();
         let changed = core.apply(instance, change, &mut batch);
-        let durable = self.commit(batch);
-        Ok(Written { revision: core.revision(), changed, durable })
+        self.written(&core, changed, batch)
+    }
+
+    fn written(&self, core: &Core, changed: bool, batch: Batch) -> Written {
+        Written { revision: core.revision(), changed, durable: self.commit(batch) }
     }
 
     /// The entry of an instance.
-    pub fn get(&self, instance: &str) -> Option<Arc<Entry>> {
-        self.lock().get(instance).map(|(entry, _)| Arc::clone(entry))
+    pub fn get(&self, instance: &str) -> Option<Known> {
+        self.lock().get(instance).map(|(entry, _)| entry.clone())
     }
 
     /// Who looks after an instance's entry.

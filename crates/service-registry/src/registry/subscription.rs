@@ -1,7 +1,7 @@
 //! One subscriber's end of the registry.
 
 use super::event::{DropReason, Event, Filter, Item};
-use crate::model::Entry;
+use crate::model::Known;
 use futures_util::Stream;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 /// A stream of [`Item`]s that ends after [`Item::Dropped`]. Dropping it unsubscribes.
 #[derive(Debug)]
 pub struct Subscription {
-    snapshot: Option<(Vec<Arc<Entry>>, u64)>,
+    snapshot: Option<(Vec<Known>, u64)>,
     backlog: VecDeque<Arc<Event>>,
     queue: Pin<Box<async_channel::Receiver<Arc<Event>>>>,
     reason: Arc<OnceLock<DropReason>>,
@@ -77,7 +77,7 @@ impl Subscribers {
         &mut self,
         filter: Filter,
         capacity: usize,
-        snapshot: Option<(Vec<Arc<Entry>>, u64)>,
+        snapshot: Option<(Vec<Known>, u64)>,
         backlog: VecDeque<Arc<Event>>,
         since: Option<u64>,
     ) -> Subscription {

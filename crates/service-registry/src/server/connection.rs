@@ -1,20 +1,20 @@
 //! One connection: handshake, reader, writer, heartbeat, end.
 
+use super::entrance::{refusal, refuse_web_pages};
 use super::session::{Next, Session};
-use super::{Limits, Peer, Shared};
+use super::{Caller, Limits, Shared};
 use crate::wire::{RpcError, code, failure};
 use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
 use async_tungstenite::tungstenite::handshake::server::{Callback, ErrorResponse, Request, Response};
-use async_tungstenite::tungstenite::http::StatusCode;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Bytes, Message};
 use async_tungstenite::{WebSocketReceiver, WebSocketSender, WebSocketStream};
 use futures_lite::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use futures_lite::{FutureExt as _, StreamExt as _};
-use futures_util::future::{Either, select};
+use futures_util::future::{BoxFuture, Either, select};
 use serde_json::json;
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) enum Out {
     /// A JSON-RPC message.
     Text(String),
+    /// Bulk data, or what is said about it.
+    Binary(Vec<u8>),
     /// A heartbeat.
     Ping,
     /// The last message.
@@ -39,22 +41,32 @@ pub(super) enum Out {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn run<S>(shared: Arc<Shared>, stream: S, peer: Peer, number: u64)
+pub(super) async fn run<S>(shared: Arc<Shared>, stream: S, caller: Caller, number: u64)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    match handshake(stream, &shared.limits, Gate).await {
+        Ok(websocket) => serve(shared, websocket, caller, number, Box::pin(std::future::pending())).await,
+        Err(error) => tracing::debug!(connection = number, %error, "no handshake"),
+    }
+}
+
+/// Serves a connection whose handshake is done, until it ends, or the way by which it came in is `closed`.
+pub(super) async fn serve<S>(
+    shared: Arc<Shared>,
+    websocket: WebSocketStream<S>,
+    caller: Caller,
+    number: u64,
+    closed: BoxFuture<'static, ()>,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let limits = shared.limits;
-    let websocket = match handshake(stream, &limits).await {
-        Ok(websocket) => websocket,
-        Err(error) => {
-            tracing::debug!(connection = number, %error, "no handshake");
-            return;
-        }
-    };
-    tracing::debug!(connection = number, pid = peer.pid, "connected");
+    tracing::debug!(connection = number, who = %caller.who, "connected");
     let (sender, receiver) = websocket.split();
     let (outbox, queue) = async_channel::bounded(OUTBOX);
-    let reader = pin!(read(Arc::clone(&shared), receiver, outbox, peer, number));
+    let session = Session::new(Arc::clone(&shared), outbox.clone(), caller, number);
+    let reader = pin!(read(shared, receiver, outbox, session, closed));
     let writer = pin!(write(sender, queue, limits.write));
     // the reader ends first unless the client doesn't take what it is sent
     if let Either::Left(((receiver, oversized), writer)) = select(reader, writer).await {
@@ -66,9 +78,14 @@ where
     tracing::debug!(connection = number, "disconnected");
 }
 
-async fn handshake<S>(stream: S, limits: &Limits) -> Result<WebSocketStream<S>, WsError>
+pub(super) async fn handshake<S, G>(
+    stream: S,
+    limits: &Limits,
+    gate: G,
+) -> Result<WebSocketStream<S>, WsError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    G: Callback + Unpin,
 {
     let config = WebSocketConfig::default()
         // allocated for each connection from the start
@@ -80,20 +97,18 @@ where
         Timer::after(limits.handshake).await;
         Err(WsError::Io(std::io::ErrorKind::TimedOut.into()))
     };
-    async_tungstenite::accept_hdr_async_with_config(stream, Gate, Some(config)).or(late).await
+    async_tungstenite::accept_hdr_async_with_config(stream, gate, Some(config)).or(late).await
 }
 
-/// Refuses web pages: a browser always says where a page comes from, other clients don't.
+/// Refuses web pages; who else comes is known already.
 struct Gate;
 
 impl Callback for Gate {
     fn on_request(self, request: &Request, response: Response) -> Result<Response, ErrorResponse> {
-        if !request.headers().contains_key("origin") {
-            return Ok(response);
+        match refuse_web_pages(request.headers()) {
+            Ok(()) => Ok(response),
+            Err((status, text)) => Err(refusal(status, &text)),
         }
-        let mut refusal = ErrorResponse::new(Some("web pages may not connect here\n".into()));
-        *refusal.status_mut() = StatusCode::FORBIDDEN;
-        Err(refusal)
     }
 }
 
@@ -102,15 +117,14 @@ async fn read<S>(
     shared: Arc<Shared>,
     mut receiver: WebSocketReceiver<S>,
     outbox: Sender<Out>,
-    peer: Peer,
-    number: u64,
+    mut session: Session,
+    mut closed: BoxFuture<'static, ()>,
 ) -> (WebSocketReceiver<S>, bool)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = shared.limits;
     let mut stop = shared.stop.raised();
-    let mut session = Session::new(shared, outbox.clone(), peer, number);
     let mut heartbeat = Timer::interval(limits.heartbeat);
     let mut hello = Some(Timer::after(limits.handshake));
     let mut silent = 0_u32;
@@ -123,7 +137,10 @@ where
         let next = std::future::poll_fn(|cx| {
             session.poll_work(cx);
             if stop.poll(cx).is_ready() {
-                return Poll::Ready(Next::Stop);
+                return Poll::Ready(Next::Stop("the server is ending"));
+            }
+            if closed.poll(cx).is_ready() {
+                return Poll::Ready(Next::Stop("the listener was closed"));
             }
             if let Poll::Ready(message) = receiver.poll_next(cx) {
                 return Poll::Ready(Next::Message(message));
@@ -142,7 +159,7 @@ where
                 silent = 0;
                 match message {
                     Message::Text(text) => session.handle(&text).await,
-                    Message::Binary(_) => session.refuse_binary().await,
+                    Message::Binary(frame) => session.take(&frame).await,
                     _ => {}
                 }
                 if session.is_greeted() {
@@ -178,9 +195,9 @@ where
                 Some((CloseCode::Away, "nothing was heard"))
             }
             Next::Late => Some((CloseCode::Policy, "hello must come first")),
-            Next::Stop => {
+            Next::Stop(reason) => {
                 session.finish().await;
-                Some((CloseCode::Away, "the server is ending"))
+                Some((CloseCode::Away, reason))
             }
         };
         if let Some((code, reason)) = close {
@@ -202,6 +219,7 @@ where
     while let Ok(out) = queue.recv().await {
         let (message, last) = match out {
             Out::Text(text) => (Message::text(text), false),
+            Out::Binary(frame) => (Message::binary(frame), false),
             Out::Ping => (Message::Ping(Bytes::new()), false),
             Out::Close(code, reason) => {
                 (Message::Close(Some(CloseFrame { code, reason: reason.into() })), true)

@@ -1,12 +1,13 @@
 //! A Unix socket that only its owner can use.
 
-use super::Peer;
+use super::Caller;
 use crate::unix::Short;
 use async_net::unix;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,15 @@ pub enum ListenError {
     NotASocket {
         /// What is there.
         path: PathBuf,
+    },
+    /// The TCP address can't be listened on.
+    #[error("can't listen on {address}")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The socket could not be made.
     #[error("can't listen on {}", .path.display())]
@@ -82,19 +92,16 @@ impl UnixListener {
     /// # Errors
     ///
     /// Those of accept(2).
-    pub async fn accept(&self) -> io::Result<(unix::UnixStream, Peer)> {
+    pub async fn accept(&self) -> io::Result<(unix::UnixStream, Caller)> {
         let own = rustix::process::geteuid().as_raw();
         loop {
             let (stream, _) = self.listener.accept().await?;
             let credentials = rustix::net::sockopt::socket_peercred(&stream)?;
-            let peer = Peer {
-                uid: Some(credentials.uid.as_raw()),
-                pid: Some(credentials.pid.as_raw_nonzero().get()),
-            };
-            if peer.uid == Some(own) || peer.uid == Some(0) {
-                return Ok((stream, peer));
+            let (uid, pid) = (credentials.uid.as_raw(), credentials.pid.as_raw_nonzero().get());
+            if uid == own || uid == 0 {
+                return Ok((stream, Caller::process(uid, pid)));
             }
-            tracing::warn!(uid = peer.uid, pid = peer.pid, "connection of another user refused");
+            tracing::warn!(uid, pid, "connection of another user refused");
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What a connection is doing: requests that are open, subscriptions that are pumped.
 
 use super::connection::Out;
-use super::{CallContext, Peer, Shared, builtin};
+use super::rate::Bucket;
+use super::streams::{Streams, Table};
+use super::{CallContext, Caller, Shared, builtin};
 use crate::registry::{Item, Subscription};
 use crate::wire::{self, Id, RpcError, code, failure, success};
 use async_channel::{Receiver, Sender};
@@ -10,12 +12,15 @@ use futures_lite::{FutureExt as _, StreamExt as _};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 /// Entries in one part of a snapshot.
 const PART: usize = 500;
@@ -28,8 +33,8 @@ pub(super) enum Next {
     Heartbeat,
     /// `hello` didn't come in time.
     Late,
-    /// The server ends.
-    Stop,
+    /// The server ends, or its listener: why.
+    Stop(&'static str),
 }
 
 /// Subscriptions by number; dropping the sender ends one.
@@ -38,7 +43,7 @@ type Pumps = Arc<Mutex<HashMap<u64, Sender<Infallible>>>>;
 pub(super) struct Session {
     shared: Arc<Shared>,
     outbox: Sender<Out>,
-    peer: Peer,
+    caller: Caller,
     number: u64,
     /// The client's name, once it said hello.
     client: Option<Arc<str>>,
@@ -46,36 +51,62 @@ pub(super) struct Session {
     pumps: FuturesUnordered<BoxFuture<'static, ()>>,
     subscriptions: Pumps,
     next_subscription: u64,
+    streams: Arc<Table>,
+    /// Receivers of streams that begin, and those that were begun.
+    begun: Pin<Box<Receiver<BoxFuture<'static, ()>>>>,
+    receivers: FuturesUnordered<BoxFuture<'static, ()>>,
+    born: Instant,
+    bucket: Bucket,
 }
 
 impl Session {
-    pub(super) fn new(shared: Arc<Shared>, outbox: Sender<Out>, peer: Peer, number: u64) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, outbox: Sender<Out>, caller: Caller, number: u64) -> Self {
+        let (streams, begun) = Table::new(shared.limits.streams, outbox.clone());
+        let bucket = Bucket::new(shared.limits.rate, Duration::ZERO);
         Self {
             shared,
             outbox,
-            peer,
+            caller,
             number,
             client: None,
             calls: FuturesUnordered::new(),
             pumps: FuturesUnordered::new(),
             subscriptions: Pumps::default(),
             next_subscription: 1,
+            streams,
+            begun: Box::pin(begun),
+            receivers: FuturesUnordered::new(),
+            born: Instant::now(),
+            bucket,
         }
+    }
+
+    fn too_fast(&self, wait: Duration) -> RpcError {
+        let limit = self.shared.limits.rate;
+        let text = format!("more than {limit} requests a second: wait {wait:?}");
+        let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        RpcError::new(code::TOO_FAST, text)
+            .with_data(json!({ "limit": limit, "retry_after_ms": retry_after_ms }))
     }
 
     pub(super) fn is_greeted(&self) -> bool {
         self.client.is_some()
     }
 
-    /// Drives requests and subscriptions.
+    /// Drives requests, subscriptions and streams.
     pub(super) fn poll_work(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(())) = self.calls.poll_next(cx) {}
         while let Poll::Ready(Some(())) = self.pumps.poll_next(cx) {}
+        while let Poll::Ready(Some(receiver)) = self.begun.poll_next(cx) {
+            self.receivers.push(receiver);
+        }
+        while let Poll::Ready(Some(())) = self.receivers.poll_next(cx) {}
     }
 
-    /// Ends the subscriptions and waits for the open requests.
+    /// Ends the subscriptions and streams, and waits for the open requests.
     pub(super) async fn finish(&mut self) {
         self.pumps.clear();
+        self.receivers.clear();
         while self.calls.next().await.is_some() {}
     }
 
@@ -84,24 +115,30 @@ impl Session {
         let _ = self.outbox.send(Out::Text(text)).await;
     }
 
-    pub(super) async fn refuse_binary(&mut self) {
-        let error = RpcError::new(code::INVALID_REQUEST, "no stream is open for binary messages");
-        self.say(failure(None, &error)).await;
+    /// Takes bulk data.
+    pub(super) async fn take(&mut self, frame: &[u8]) {
+        if let Err(error) = self.streams.take(frame) {
+            self.say(failure(None, &error)).await;
+        }
     }
 
     /// Answers a message, at once or as soon as it can be.
     pub(super) async fn handle(&mut self, text: &str) {
+        let paced = self.bucket.take(self.born.elapsed());
         let request = match wire::parse_request(text) {
             Ok(request) => request,
             Err((id, error)) => return self.say(failure(id.as_ref(), &error)).await,
         };
         // a notification: there is none that a server takes, and none may be answered
         let Some(id) = request.id else { return };
+        if let Err(wait) = paced {
+            return self.say(failure(Some(&id), &self.too_fast(wait))).await;
+        }
+        if let Err(error) = self.may(&request.method) {
+            return self.say(failure(Some(&id), &error)).await;
+        }
         let answer = match request.method.as_str() {
             wire::HELLO => self.hello(&id, request.params),
-            method if self.client.is_none() && !self.shared.methods.ungreeted().contains(&method) => {
-                Err(RpcError::new(code::HELLO_REQUIRED, "`hello` must be the first request"))
-            }
             wire::EVENTS_SUBSCRIBE => match self.subscribe(request.params) {
                 Ok((number, pump)) => {
                     // the answer goes out before the first notification
@@ -111,6 +148,9 @@ impl Session {
                 }
                 Err(error) => Err(error),
             },
+            wire::RPC_DISCOVER => serde_json::from_str::<&RawValue>(self.shared.methods.openrpc())
+                .map(|document| success(&id, &document))
+                .map_err(RpcError::internal),
             wire::EVENTS_UNSUBSCRIBE => self.unsubscribe(&id, request.params),
             method => match self.start(id.clone(), method, request.params) {
                 Ok(()) => return,
@@ -118,6 +158,25 @@ impl Session {
             },
         };
         self.say(answer.unwrap_or_else(|error| failure(Some(&id), &error))).await;
+    }
+
+    /// Whether the caller may ask for that now.
+    fn may(&self, method: &str) -> Result<(), RpcError> {
+        let methods = &self.shared.methods;
+        if self.client.is_none() && method != wire::HELLO && !methods.ungreeted().contains(&method) {
+            return Err(RpcError::new(code::HELLO_REQUIRED, "`hello` must be the first request"));
+        }
+        let mut all = wire::METHODS.iter().chain(methods.methods());
+        let Some(info) = all.find(|info| info.name == method) else {
+            return Err(RpcError::new(code::METHOD_NOT_FOUND, format!("there is no method {method:?}"))
+                .with_data(json!({ "methods": self.method_names() })));
+        };
+        let (needs, has) = (info.scope, self.caller.scope);
+        if needs > has {
+            let text = format!("{method} needs the scope `{needs}`, this connection has `{has}`");
+            return Err(RpcError::new(code::FORBIDDEN, text).with_data(json!({ "needs": needs, "has": has })));
+        }
+        Ok(())
     }
 
     fn hello(&mut self, id: &Id, params: Value) -> Result<String, RpcError> {
@@ -146,8 +205,8 @@ impl Session {
     }
 
     fn method_names(&self) -> Vec<String> {
-        let added = self.shared.methods.names();
-        wire::METHODS.iter().chain(added).map(|name| (*name).to_owned()).collect()
+        let added = self.shared.methods.methods();
+        wire::METHODS.iter().chain(added).map(|info| info.name.to_owned()).collect()
     }
 
     /// Starts a request that is answered when it is done.
@@ -157,39 +216,52 @@ impl Session {
             let text = format!("{limit} requests of this connection are open: wait for an answer");
             return Err(RpcError::new(code::TOO_MANY_REQUESTS, text).with_data(json!({ "limit": limit })));
         }
+        let (well, answered) = async_channel::bounded(1);
         let answer = match builtin::call(&self.shared.registry, &id, method, &params) {
             Some(answer) => answer?,
-            None => self.call(id.clone(), method, params)?,
+            None => self.call(id.clone(), method, params, well.clone(), answered),
         };
         let outbox = self.outbox.clone();
         self.calls.push(Box::pin(async move {
             let text = match futures_lite::FutureExt::catch_unwind(AssertUnwindSafe(answer)).await {
                 Ok(text) => text,
-                Err(_) => failure(Some(&id), &RpcError::internal("the method broke off")),
+                Err(_) => {
+                    well.close();
+                    failure(Some(&id), &RpcError::internal("the method broke off"))
+                }
             };
             let _ = outbox.send(Out::Text(text)).await;
+            // A stream that the call has opened begins after the answer. Err: it was no good one.
+            let _ = well.try_send(());
         }));
         Ok(())
     }
 
-    /// A method of the host's.
-    fn call(&self, id: Id, method: &str, params: Value) -> Result<BoxFuture<'static, String>, RpcError> {
-        if !self.shared.methods.names().contains(&method) {
-            return Err(RpcError::new(code::METHOD_NOT_FOUND, format!("there is no method {method:?}"))
-                .with_data(json!({ "methods": self.method_names() })));
-        }
+    /// A method of the host's. `well` is closed if it is answered with an error, and says to `answered` when it was answered.
+    fn call(
+        &self,
+        id: Id,
+        method: &str,
+        params: Value,
+        well: Sender<()>,
+        answered: Receiver<()>,
+    ) -> BoxFuture<'static, String> {
         let context = CallContext {
             connection: self.number,
-            peer: self.peer,
+            caller: self.caller.clone(),
             client: self.client.clone().unwrap_or_else(|| "".into()),
+            streams: Streams::new(Arc::clone(&self.streams), answered),
         };
         let (methods, method) = (Arc::clone(&self.shared.methods), method.to_owned());
-        Ok(Box::pin(async move {
+        Box::pin(async move {
             match methods.call(context, &method, params).await {
                 Ok(result) => success(&id, &result),
-                Err(error) => failure(Some(&id), &error),
+                Err(error) => {
+                    well.close();
+                    failure(Some(&id), &error)
+                }
             }
-        }))
+        })
     }
 
     fn subscribe(&mut self, params: Value) -> Result<(u64, BoxFuture<'static, ()>), RpcError> {

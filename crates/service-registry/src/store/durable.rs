@@ -1,40 +1,44 @@
-//! The store of one machine: a redb file with one writer.
+//! The store of one machine: a log with one writer, and a table behind it.
 //!
 //! Commits land in a map of pending updates and wake the writer, a thread of its own. It takes everything that waits,
-//! writes it in one transaction with one fsync, and settles all of it: the busier, the bigger the groups. The map holds
-//! one update per slot, so it can't outgrow the data itself, however long a disk stalls.
+//! appends it to the log as one record with one sync, and settles all of it: the busier, the bigger the groups. The map holds
+//! one update per slot, so it can't outgrow the data itself, however long a disk stalls. A second thread, the checkpoint,
+//! brings full segments of the log into the table, which nobody waits for unless both segments are full.
 //!
-//! When a transaction fails (a full disk) all who wait are told; the updates stay pending, under newer ones of the same
-//! slot, and the file is opened anew and written again until it works.
+//! ```text
+//!  commit ──► pending ──► writer ── append, sync ──► segment ── full ──► checkpoint ── transaction ──► table
+//!                            │                          ▲                    │
+//!                            └──► settled               └──── to be filled ◄─┘
+//! ```
+//!
+//! When a record can't be written (a full disk) all who wait are told; the updates stay pending, under newer ones of the same
+//! slot, and are written again until it works.
 
+use super::checkpoint::{Checkpoint, Job, Loader, Stuck};
+use super::log::{self, FULL, LIMIT, Segment};
 use super::progress::Progress;
+use super::table::Table;
 use super::{Batch, Slot, Snapshot, Store, StoreError};
 use futures_util::future::{BoxFuture, FutureExt as _};
-use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _};
-use redb::{StorageError, TableDefinition, TableError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The newest format that is read and written here. Raise it when older versions could misread what is written.
-const FORMAT: u32 = 1;
-/// Facts about the file itself.
-const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
-/// Values by (namespace, key).
-const DATA: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("data");
-/// redb's page cache, in bytes: reads happen once, so it only serves the pages that writes touch again.
-const CACHE: usize = 2 * 1024 * 1024;
-/// Pause after a failed transaction.
+/// Pause after a failed write.
 const RETRY: Duration = Duration::from_millis(100);
+/// Jobs that wait for the checkpoint; who has one more waits too.
+const JOBS: usize = 4;
+/// How long a full log waits for the checkpoint before those who wait for it are told.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes of the buffer that are kept from one record to the next.
+const BUFFER: usize = 256 << 10;
 
-/// A file that keeps everything that was acknowledged, whatever is killed.
+/// Files that keep everything that was acknowledged, whatever is killed.
 pub struct DurableStore {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
@@ -52,7 +56,7 @@ struct Pending {
     updates: BTreeMap<Slot, Option<Vec<u8>>>,
     /// Number of the last batch.
     last: u64,
-    loads: Vec<async_channel::Sender<Result<Snapshot, StoreError>>>,
+    loads: Vec<Loader>,
     closing: bool,
 }
 
@@ -63,28 +67,56 @@ impl Shared {
 }
 
 impl DurableStore {
-    /// Opens the file, or makes it with mode 0600. Blocks for about a millisecond, after a crash for as long as it takes
-    /// to walk the file.
+    /// Opens the table at `path` and the log beside it (`PATH-log-0`, `PATH-log-1`), or makes them with mode 0600. Blocks for
+    /// about a millisecond, after a crash for as long as it takes to walk the files.
     ///
     /// # Errors
     ///
-    /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::Damaged`] or [`StoreError::Open`]; the file is then
-    /// left as it was.
+    /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::Damaged`], [`StoreError::Load`] or [`StoreError::Open`]; the
+    /// files are then left as they were.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = open(path)?;
+        let failed = |source| StoreError::Open { path: path.to_owned(), source: Arc::new(source) };
+        let (table, mark) = Table::open(path)?;
+        let mut segments = log::open(path, mark.store, mark.applied)?;
+        if segments.active.is_empty() {
+            segments.active.begin(segments.next);
+            segments.next += 1;
+        }
+        let (full, spare) = match segments.other.is_empty() {
+            true => (VecDeque::new(), Some(segments.other)),
+            false => (VecDeque::from([segments.other]), None),
+        };
+        let (jobs, told) = mpsc::sync_channel(JOBS);
+        let (given, free) = mpsc::sync_channel(2);
+        let (stuck, path) = (Stuck::default(), path.to_owned());
+        let checkpoint =
+            Checkpoint { path: path.clone(), table, full, jobs: told, free: given, stuck: stuck.clone() };
+        let checkpoint = std::thread::Builder::new()
+            .name("registry-table".to_owned())
+            .spawn(move || checkpoint.run())
+            .map_err(failed)?;
         let shared = Arc::new(Shared {
-            path: path.to_owned(),
+            path,
             pending: Mutex::default(),
             work: Condvar::new(),
             progress: Arc::default(),
         });
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            active: segments.active,
+            spare,
+            next: segments.next,
+            jobs,
+            free,
+            stuck,
+            checkpoint,
+            buffer: Vec::new(),
+            failing: false,
+        };
         let writer = std::thread::Builder::new()
             .name("registry-store".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || Writer { shared, database: Some(database), failing: false }.run()
-            })
-            .map_err(|source| StoreError::Open { path: path.to_owned(), source: Arc::new(source) })?;
+            .spawn(move || writer.run())
+            .map_err(failed)?;
         Ok(Self { shared, writer: Some(writer) })
     }
 }
@@ -110,7 +142,7 @@ impl Store for DurableStore {
 }
 
 impl Drop for DurableStore {
-    /// Writes what waits, once, and closes the file.
+    /// Writes what waits, once, brings the log into the table, and closes the files.
     fn drop(&mut self) {
         self.shared.lock().closing = true;
         self.shared.work.notify_one();
@@ -124,8 +156,17 @@ impl Drop for DurableStore {
 
 struct Writer {
     shared: Arc<Shared>,
-    /// `None` after an error: redb wants the file to be opened anew.
-    database: Option<Database>,
+    /// Filled.
+    active: Segment,
+    /// To be filled next; `None` while the checkpoint has it.
+    spare: Option<Segment>,
+    /// The generation of the next filling.
+    next: u64,
+    jobs: SyncSender<Job>,
+    free: Receiver<Segment>,
+    stuck: Stuck,
+    checkpoint: JoinHandle<()>,
+    buffer: Vec<u8>,
     failing: bool,
 }
 
@@ -133,7 +174,7 @@ struct Writer {
 struct Work {
     updates: BTreeMap<Slot, Option<Vec<u8>>>,
     last: u64,
-    loads: Vec<async_channel::Sender<Result<Snapshot, StoreError>>>,
+    loads: Vec<Loader>,
     closing: bool,
 }
 
@@ -156,15 +197,31 @@ impl Writer {
                 self.shared.progress.settle(work.last, outcome);
                 settled = work.last;
             }
-            for sender in work.loads {
-                // Err: who asked doesn't wait any more
-                let _ = sender.try_send(self.load());
+            for reply in work.loads {
+                match self.active.content() {
+                    // Err: the checkpoint is gone, and with its job the sender
+                    Ok(tail) => drop(self.jobs.send(Job::Load(tail, reply))),
+                    // Err: who asked doesn't wait any more
+                    Err(error) => drop(reply.try_send(Err(error))),
+                }
             }
             if work.closing {
                 break;
             }
         }
+        self.end();
         drop(closer);
+    }
+
+    /// Waits until the log is in the table, if it can be.
+    fn end(self) {
+        let segments = std::iter::once(self.active).chain(self.spare).chain(self.free.try_iter()).collect();
+        // Err: the checkpoint is gone; what was acknowledged is in the log
+        let _ = self.jobs.send(Job::End(segments));
+        drop(self.jobs);
+        if self.checkpoint.join().is_err() {
+            tracing::error!(path = %self.shared.path.display(), "the store's checkpoint panicked");
+        }
     }
 
     fn next_work(&self, settled: u64) -> Work {
@@ -210,31 +267,40 @@ impl Writer {
         if updates.is_empty() {
             return Ok(());
         }
-        let database = match self.database.take() {
-            Some(database) => database,
-            None => open(&self.shared.path)?,
-        };
-        match transact(&database, updates) {
-            Ok(()) => {
-                self.database = Some(database);
-                Ok(())
-            }
-            Err(source) => {
-                Err(StoreError::Commit { path: self.shared.path.clone(), source: Arc::new(source) })
-            }
-        }
+        self.make_room()?;
+        let appended = self.active.append(updates, &mut self.buffer);
+        self.buffer.shrink_to(BUFFER);
+        appended.map_err(|source| StoreError::Commit {
+            path: self.active.path().to_owned(),
+            source: Arc::new(source),
+        })
     }
 
-    fn load(&mut self) -> Result<Snapshot, StoreError> {
-        let database = match self.database.take() {
-            Some(database) => database,
-            None => open(&self.shared.path)?,
+    /// Goes on with the other segment where this one is full. One that isn't back yet is waited for only when this one has
+    /// reached its limit.
+    fn make_room(&mut self) -> Result<(), StoreError> {
+        if self.active.size() < FULL {
+            return Ok(());
+        }
+        let path = || self.active.path().to_owned();
+        let spare = match self.spare.take().or_else(|| self.free.try_recv().ok()) {
+            Some(spare) => spare,
+            None if self.active.size() < LIMIT => return Ok(()),
+            None => match self.stuck.why() {
+                Some(error) => return Err(error),
+                None => self.free.recv_timeout(PATIENCE).map_err(|error| match error {
+                    RecvTimeoutError::Timeout => {
+                        let source = Arc::new(io::Error::from(io::ErrorKind::TimedOut));
+                        self.stuck.why().unwrap_or(StoreError::Commit { path: path(), source })
+                    }
+                    RecvTimeoutError::Disconnected => StoreError::Closed,
+                })?,
+            },
         };
-        let snapshot = unpanicked(&self.shared.path, || read(&database))?.map_err(|source| {
-            StoreError::Load { path: self.shared.path.clone(), source: Arc::new(source) }
-        })?;
-        self.database = Some(database);
-        Ok(snapshot)
+        let full = std::mem::replace(&mut self.active, spare);
+        self.active.begin(self.next);
+        self.next += 1;
+        self.jobs.send(Job::Apply(full)).map_err(|_| StoreError::Closed)
     }
 }
 
@@ -247,156 +313,72 @@ impl Drop for CloseOnDrop {
     }
 }
 
-fn transact(database: &Database, updates: &BTreeMap<Slot, Option<Vec<u8>>>) -> Result<(), redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::Immediate)?;
-    {
-        let mut table = transaction.open_table(DATA)?;
-        for ((namespace, key), value) in updates {
-            let slot = (namespace.as_ref(), key.as_str());
-            match value {
-                Some(value) => drop(table.insert(slot, value.as_slice())?),
-                None => drop(table.remove(slot)?),
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-fn read(database: &Database) -> Result<Snapshot, redb::Error> {
-    let transaction = database.begin_read()?;
-    let table = match transaction.open_table(DATA) {
-        Ok(table) => table,
-        Err(TableError::TableDoesNotExist(_)) => return Ok(Snapshot::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let mut snapshot = Snapshot::new();
-    for item in table.iter()? {
-        let (slot, value) = item?;
-        let (namespace, key) = slot.value();
-        if !snapshot.contains_key(namespace) {
-            snapshot.insert(namespace.to_owned(), BTreeMap::new());
-        }
-        if let Some(keys) = snapshot.get_mut(namespace) {
-            keys.insert(key.to_owned(), value.value().to_vec());
-        }
-    }
-    Ok(snapshot)
-}
-
-/// redb verifies a file that wasn't closed, and may panic over one that was closed and then overwritten: verifying that as
-/// well would make every start several times slower.
-fn unpanicked<T>(path: &Path, with: impl FnOnce() -> T) -> Result<T, StoreError> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(with)).map_err(|_| StoreError::Damaged {
-        path: path.to_owned(),
-        problem: "its content contradicts itself".to_owned(),
-    })
-}
-
-/// Opens the file and checks, or writes, its format.
-fn open(path: &Path) -> Result<Database, StoreError> {
-    unpanicked(path, || try_open(path))?
-}
-
-fn try_open(path: &Path) -> Result<Database, StoreError> {
-    let fresh = !path.exists();
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| StoreError::Open { path: path.to_owned(), source: Arc::new(source) })?;
-    if fresh {
-        sync_folder(path)
-            .map_err(|source| StoreError::Open { path: path.to_owned(), source: Arc::new(source) })?;
-    }
-    let database = open_database(path, file)?;
-    let failed = |source: redb::Error| match source {
-        redb::Error::Corrupted(problem) => StoreError::Damaged { path: path.to_owned(), problem },
-        source => StoreError::Open { path: path.to_owned(), source: Arc::new(source) },
-    };
-    match format(&database).map_err(failed)? {
-        Some(found) if found > FORMAT => {
-            Err(StoreError::Newer { path: path.to_owned(), found, known: FORMAT })
-        }
-        // there is no older format yet; the first migration goes here
-        Some(_) => Ok(database),
-        None => {
-            mark(&database).map_err(failed)?;
-            Ok(database)
-        }
-    }
-}
-
-fn open_database(path: &Path, file: File) -> Result<Database, StoreError> {
-    let damaged = |problem: String| StoreError::Damaged { path: path.to_owned(), problem };
-    let opened = FileBackend::new(file)
-        .and_then(|backend| Builder::new().set_cache_size(CACHE).create_with_backend(backend));
-    opened.map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
-        DatabaseError::Storage(StorageError::Corrupted(problem)) => damaged(problem),
-        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
-            damaged(error.to_string())
-        }
-        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            damaged("it is too short".to_owned())
-        }
-        source => StoreError::Open { path: path.to_owned(), source: Arc::new(source) },
-    })
-}
-
-fn format(database: &Database) -> Result<Option<u32>, redb::Error> {
-    let transaction = database.begin_read()?;
-    match transaction.open_table(META) {
-        Ok(table) => Ok(table.get("format")?.map(|value| value.value())),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn mark(database: &Database) -> Result<(), redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::Immediate)?;
-    transaction.open_table(META)?.insert("format", FORMAT)?;
-    transaction.open_table(DATA)?;
-    transaction.commit()?;
-    Ok(())
-}
-
-/// Makes the file's name as durable as its content.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_lite::future::block_on;
+
+    /// A writer whose checkpoint is the test.
+    fn writer(folder: &tempfile::TempDir) -> (Writer, Receiver<Job>, SyncSender<Segment>) {
+        let path = folder.path().join("t.redb");
+        std::fs::write(&path, "").unwrap();
+        let log::Segments { mut active, other, next } = log::open(&path, 1, 0).unwrap();
+        active.begin(next);
+        let (jobs, told) = mpsc::sync_channel(JOBS);
+        let (given, free) = mpsc::sync_channel(2);
+        let shared =
+            Shared { path, pending: Mutex::default(), work: Condvar::new(), progress: Arc::default() };
+        let writer = Writer {
+            shared: Arc::new(shared),
+            active,
+            spare: Some(other),
+            next: next + 1,
+            jobs,
+            free,
+            stuck: Stuck::default(),
+            checkpoint: std::thread::spawn(|| ()),
+            buffer: Vec::new(),
+            failing: false,
+        };
+        (writer, told, given)
+    }
 
     #[test]
-    fn a_file_of_a_newer_format_is_refused_and_left_alone() {
+    fn a_table_that_gives_no_segment_back_is_felt_at_the_limit_only() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state.redb");
-        let store = DurableStore::open(&path).unwrap();
+        let (mut writer, told, given) = writer(&folder);
         let mut batch = Batch::new();
-        batch.put("n", "k", "v");
-        block_on(store.commit(batch)).unwrap();
-        drop(store);
+        batch.put("n", "k", vec![7; 50_000]);
+        let why = StoreError::InUse { path: "the table".into() };
+        writer.stuck.set(Some(why));
+        let mut bytes = 0;
+        let refused = loop {
+            match writer.write(&batch.updates) {
+                Ok(()) => bytes += 50_000,
+                Err(error) => break error,
+            }
+            assert!(bytes < 2 * LIMIT, "it grows without end");
+        };
+        assert!(refused.to_string().contains("the table"), "{refused}");
+        assert!(bytes > LIMIT && writer.active.size() >= LIMIT, "{bytes}");
+        let Ok(Job::Apply(mut full)) = told.try_recv() else { panic!("the first segment wasn't handed on") };
+        assert!(full.size() >= FULL && full.size() < 2 * FULL && told.try_recv().is_err());
+        // it is brought after all
+        writer.stuck.set(None);
+        full.begin(0);
+        given.send(full).unwrap();
+        writer.write(&batch.updates).unwrap();
+        let Ok(Job::Apply(large)) = told.try_recv() else { panic!("the second segment wasn't handed on") };
+        assert!(large.size() >= LIMIT && large.generation() < writer.active.generation());
+    }
 
-        let database = Database::open(&path).unwrap();
-        let transaction = database.begin_write().unwrap();
-        transaction.open_table(META).unwrap().insert("format", FORMAT + 1).unwrap();
-        transaction.commit().unwrap();
-        drop(database);
-
-        let error = DurableStore::open(&path).map(drop).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
-        assert!(error.to_string().contains("use the newer version"), "{error}");
-        let database = Database::open(&path).unwrap();
-        assert_eq!(read(&database).unwrap()["n"]["k"], b"v");
+    #[test]
+    fn a_checkpoint_that_is_gone_is_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, told, given) = writer(&folder);
+        drop((told, given));
+        let mut batch = Batch::new();
+        batch.put("n", "k", vec![7; 200_000]);
+        let refused = (0..100).find_map(|_| writer.write(&batch.updates).err());
+        assert!(matches!(refused, Some(StoreError::Closed)), "{refused:?}");
     }
 }

@@ -1,15 +1,25 @@
 //! The seam below which data survives: batches of small values in, everything out at the next start.
 //!
 //! The registry keeps the truth in memory and reads a store once, at the start. Two stores stand here, [`MemoryStore`]
-//! and [`DurableStore`]; one that is shared between machines belongs in a crate of its own and passes the same
-//! conformance tests (`tests/it/store.rs`).
+//! and [`DurableStore`], a log before a redb table; one that is shared between machines belongs in a crate of its own and passes the same
+//! suite, `conformance` (of the feature of that name).
 
+mod checkpoint;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod durable;
+mod log;
 mod memory;
 mod progress;
+mod table;
 
 pub use durable::DurableStore;
 pub use memory::MemoryStore;
+
+/// The locks of `progress`; its test under shuttle has others.
+mod sync {
+    pub(super) use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+}
 
 use futures_util::future::BoxFuture;
 use std::borrow::Cow;
@@ -65,6 +75,11 @@ impl Batch {
     /// Removes a value, if it is there.
     pub fn delete(&mut self, namespace: impl Into<Cow<'static, str>>, key: impl Into<String>) {
         self.updates.insert((namespace.into(), key.into()), None);
+    }
+
+    /// Takes over the updates of another batch.
+    pub fn extend(&mut self, other: Self) {
+        self.updates.extend(other.updates);
     }
 
     /// The updates, in the order of their slots; `None` removes.

@@ -1,10 +1,14 @@
 //! How far a writer has come, and who waits for it.
+//!
+//! The one place where threads of ours meet in code of ours that isn't a lock held for a moment: the store's writer settles
+//! what the program's thread waits for. `tests/it/interleavings.rs` compiles this file against shuttle's locks and
+//! tries their meetings in many orders.
 
 use super::StoreError;
+use super::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Batches are numbered from 1 in the order of their commits.

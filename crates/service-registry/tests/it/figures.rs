@@ -1,6 +1,7 @@
 //! Figures, not tests: `cargo test -p service-registry --release -- --ignored figures --nocapture`.
 
 use crate::support::{LONG, Served, entry, in_memory, on_disk, options};
+use crate::tls::Secured;
 use serde_json::{Value, json};
 use service_registry::client::{Client, ClientOptions};
 use service_registry::model::Endpoint;
@@ -42,6 +43,26 @@ fn figures() {
         let failed = futures_util::future::join_all(calls).await.iter().filter(|r| r.is_err()).count();
         println!("50 pipelined requests: {:?} ({failed} refused)", begun.elapsed());
 
+        let secured = Secured::start(folder.path(), Limits::default()).await;
+        let remote = secured.remote(Some(secured.token("t", wire::Scope::Read, None)));
+        let mut times = Vec::new();
+        for _ in 0..101 {
+            let begun = Instant::now();
+            let (client, driver) = Client::connect_tls(&remote, &ClientOptions::default()).await.unwrap();
+            driver.run(client.call::<_, Value>("test.echo", &json!({}), LONG)).await.unwrap();
+            times.push(begun.elapsed());
+        }
+        println!("over TLS: connect, hello and one call: {:?} (first {:?})", median(times.clone()), times[0]);
+        let client = secured.client(&remote.token.unwrap()).await;
+        let mut times = Vec::new();
+        for _ in 0..11 {
+            let begun = Instant::now();
+            let calls = (0..50).map(|_| client.call::<_, Value>("test.echo", &Value::Null, LONG));
+            assert!(futures_util::future::join_all(calls).await.iter().all(Result::is_ok));
+            times.push(begun.elapsed());
+        }
+        println!("over TLS: 50 pipelined requests: {:?}", median(times));
+
         for writers in [1_u32, 16, 64] {
             let (writes, begun) = (400, Instant::now());
             let tasks: Vec<_> = (0..writers)
@@ -66,7 +87,7 @@ fn figures() {
             let (writes, mut connected) = (200, Vec::new());
             for n in 0..clients {
                 let client = served.client().await;
-                let new = wire::RegisterParams { entry: entry(&format!("c{clients}-{n}")) };
+                let new = wire::RegisterParams { entry: entry(&format!("c{clients}-{n}")), lease: None };
                 client.call::<_, Value>(wire::REGISTRY_REGISTER, &new, LONG).await.unwrap();
                 connected.push((client, new.entry));
             }
@@ -77,7 +98,8 @@ fn figures() {
                     smol::spawn(async move {
                         for n in 0..writes {
                             entry.restarts = n + 1;
-                            let params = wire::UpdateParams { entry: entry.clone(), revision: None };
+                            let params =
+                                wire::UpdateParams { entry: entry.clone(), revision: None, lease: None };
                             client.call::<_, Value>(wire::REGISTRY_UPDATE, &params, LONG).await.unwrap();
                         }
                     })

@@ -1,6 +1,6 @@
 //! Server and client over a Unix socket.
 
-use crate::support::{LONG, OnTokio, Served, entry, in_memory, in_state, on_disk, options, soon};
+use crate::support::{LONG, OnTokio, Served, copy_store, entry, in_memory, in_state, on_disk, options, soon};
 use serde_json::{Value, json};
 use service_registry::client::{Client, ClientError, ClientOptions};
 use service_registry::model::{Endpoint, Entry, Scope, State};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn register(entry: Entry) -> wire::RegisterParams {
-    wire::RegisterParams { entry }
+    wire::RegisterParams { entry, lease: None }
 }
 
 #[test]
@@ -48,11 +48,11 @@ fn an_entry_from_outside_lives_through_all_its_methods() {
         // only as the state machine allows, and only at the revision that was seen
         let mut running = web.clone();
         running.status.state = State::Running;
-        let params = wire::UpdateParams { entry: running.clone(), revision: None };
+        let params = wire::UpdateParams { entry: running.clone(), revision: None, lease: None };
         let refused = client.call::<_, Value>(wire::REGISTRY_UPDATE, &params, LONG).await.unwrap_err();
         assert_eq!(refused.code(), Some(code::NOT_ALLOWED));
         web.status.state = State::Starting;
-        let params = wire::UpdateParams { entry: web, revision: Some(999) };
+        let params = wire::UpdateParams { entry: web, revision: Some(999), lease: None };
         let refused = client.call::<_, Value>(wire::REGISTRY_UPDATE, &params, LONG).await.unwrap_err();
         assert_eq!(refused.code(), Some(code::CONFLICT));
         let params = wire::UpdateParams { revision: Some(written.revision), ..params };
@@ -64,7 +64,7 @@ fn an_entry_from_outside_lives_through_all_its_methods() {
             client.call(wire::REGISTRY_RESOLVE, &resolve(false), LONG).await.unwrap();
         assert_eq!(none.endpoints, []);
         running.ready = true;
-        let params = wire::UpdateParams { entry: running, revision: None };
+        let params = wire::UpdateParams { entry: running, revision: None, lease: None };
         client.call::<_, wire::WriteResult>(wire::REGISTRY_UPDATE, &params, LONG).await.unwrap();
         let one: wire::ResolveResult =
             client.call(wire::REGISTRY_RESOLVE, &resolve(false), LONG).await.unwrap();
@@ -89,7 +89,8 @@ fn what_the_host_looks_after_is_not_changed_from_outside() {
         let served = Served::start(folder.path(), in_memory(options()).await, Limits::default());
         served.registry.put(entry("db-1")).forget();
         let client = served.client().await;
-        let params = wire::UpdateParams { entry: in_state("db-1", State::Starting), revision: None };
+        let params =
+            wire::UpdateParams { entry: in_state("db-1", State::Starting), revision: None, lease: None };
         let error = client.call::<_, Value>(wire::REGISTRY_UPDATE, &params, LONG).await.unwrap_err();
         assert_eq!(error.code(), Some(code::NOT_YOURS));
         let params = json!({"instance": "db-1"});
@@ -111,9 +112,8 @@ fn a_write_is_answered_once_it_is_durable() {
         let client = served.client().await;
         let params = register(entry("web-1"));
         client.call::<_, wire::WriteResult>(wire::REGISTRY_REGISTER, &params, LONG).await.unwrap();
-        // the file as it is at this moment, as a crash would leave it
-        let copy = folder.path().join("copy.redb");
-        std::fs::copy(&path, &copy).unwrap();
+        // the files as they are at this moment, as a crash would leave them
+        let copy = copy_store(&path);
         assert!(on_disk(&copy).await.get("web-1").is_some());
     }));
 }
@@ -130,7 +130,8 @@ fn methods_of_the_host_get_their_caller_and_may_hang_or_break_off() {
             .run(async {
                 let who: Value = client.call("test.who", &json!({}), LONG).await.unwrap();
                 assert_eq!(who["client"], "tester1");
-                assert_eq!(who["uid"], rustix::process::geteuid().as_raw());
+                let (pid, uid) = (std::process::id(), rustix::process::geteuid().as_raw());
+                assert_eq!(who["who"], format!("process {pid} of user {uid}"));
                 let broken = client.call::<_, Value>("test.panic", &json!({}), LONG).await.unwrap_err();
                 assert_eq!(broken.code(), Some(code::INTERNAL_ERROR));
                 let unknown = client.call::<_, Value>("test.nope", &json!({}), LONG).await.unwrap_err();
@@ -148,6 +149,32 @@ fn methods_of_the_host_get_their_caller_and_may_hang_or_break_off() {
         let other = served.client().await;
         let echo: Value = other.call("test.echo", &json!({"a": 1}), LONG).await.unwrap();
         assert_eq!(echo, json!({"a": 1}));
+    }));
+}
+
+#[test]
+fn who_asks_too_often_is_told_when_to_ask_again_and_others_are_not_held_up() {
+    let folder = tempfile::tempdir().unwrap();
+    block_on(soon("it", async {
+        let limits = Limits { rate: 20, ..Limits::default() };
+        let served = Served::start(folder.path(), in_memory(options()).await, limits);
+        let (fast, other) = (served.client().await, served.client().await);
+        let mut refused = None;
+        for _ in 0..1_000 {
+            if let Err(error) = fast.call::<_, Value>("test.echo", &json!({}), LONG).await {
+                refused = Some(error);
+                break;
+            }
+        }
+        let refused = refused.expect("a thousand at once are more than twenty a second");
+        assert_eq!(refused.code(), Some(code::TOO_FAST));
+        let data = refused.rpc().and_then(|rpc| rpc.data.clone()).unwrap();
+        assert_eq!(data["limit"], 20);
+        other.call::<_, Value>("test.echo", &json!({}), LONG).await.unwrap();
+        let wait = Duration::from_millis(data["retry_after_ms"].as_u64().unwrap());
+        assert!(wait <= Duration::from_millis(51), "{wait:?}");
+        async_io::Timer::after(wait).await;
+        fast.call::<_, Value>("test.echo", &json!({}), LONG).await.unwrap();
     }));
 }
 
