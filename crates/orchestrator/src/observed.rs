@@ -9,12 +9,16 @@
 //!                            └──── issue(Start) ──┴──► Starting
 //! ```
 //!
+//! What is started anew by whoever keeps it (the agent of another node) is *returning* in between: ended, but not to be
+//! started by us. `Starting, Running ──Returning──► Returning ──Started──► Running`.
+//!
 //! A fact about a run that isn't the current one comes late and changes nothing.
 
 use crate::health::{History, Verdict};
 use crate::model::{HealthCheck, InstanceName, Service};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use service_registry::model::Exit;
+use service_registry::model::{Execution, Exit};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +31,33 @@ pub type Moment = Duration;
 pub struct Observed {
     /// Instances that ran or are wanted.
     pub instances: BTreeMap<InstanceName, Instance>,
+    /// Other nodes that are or were connected to.
+    pub nodes: BTreeMap<String, NodeSeen>,
+    /// On an agent: until when it may run what would be started elsewhere if it were lost.
+    pub lease: Option<Moment>,
+}
+
+/// What is known of the way to another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeSeen {
+    /// A first way to it is being made.
+    Connecting {
+        /// How that goes on, for people; empty where there is nothing to say.
+        progress: String,
+    },
+    /// Its agent answers.
+    Up,
+    /// It can't be reached. It is tried again.
+    Lost {
+        /// When it was heard last; when it was tried first if it was never heard.
+        since: Timestamp,
+        /// The same as time since this machine's boot.
+        last: Moment,
+        /// Why, for people, with what to do about it.
+        why: String,
+        /// Whether it was heard before: what runs there runs on.
+        heard: bool,
+    },
 }
 
 /// What was seen of one instance.
@@ -58,6 +89,15 @@ pub enum Phase {
     Starting(Run),
     /// It runs.
     Running(Run),
+    /// It ended, and whoever keeps it starts it again.
+    Returning {
+        /// The run, which goes on.
+        run: Run,
+        /// How it ended.
+        exit: Exit,
+        /// What it waits for, for people.
+        why: String,
+    },
     /// A stop was issued; the end wasn't reported.
     Stopping {
         /// What is stopping.
@@ -96,14 +136,20 @@ pub struct Run {
     pub epoch: u64,
     /// When the start was issued.
     pub began: Moment,
-    /// Process id, once it is known.
-    pub pid: Option<u32>,
+    /// What carries it out: known in full once it has started.
+    pub execution: Execution,
+    /// Whether it was started: its process was executed, its container or unit is up.
+    pub started: bool,
+    /// Whether what carries it out tells its health: a container whose image has a health check.
+    pub tells_health: bool,
     /// The definition it was started with.
     pub service: Arc<Service>,
     /// The runs of the dependencies at that time: a changed one is a dependency that died.
     pub dependencies: Vec<(InstanceName, String)>,
     /// What stood behind its references to other services at that time: `${db.port}` → `5432`.
     pub given: BTreeMap<String, String>,
+    /// How often whoever keeps it has started it anew.
+    pub returned: u32,
 }
 
 /// Why an instance is stopped.
@@ -123,10 +169,31 @@ pub enum StopCause {
 /// Something that happened to an instance.
 #[derive(Clone, Debug)]
 pub enum Fact {
-    /// Exec succeeded.
+    /// It runs: exec succeeded, the container or unit is up.
     Started {
-        /// Process id.
-        pid: u32,
+        /// What carries it out.
+        execution: Execution,
+        /// Whether that tells its health by itself.
+        tells_health: bool,
+    },
+    /// Something else carries it out now, as when systemd has started a unit's process anew.
+    Moved {
+        /// What carries it out.
+        execution: Execution,
+    },
+    /// Its node was lost for longer than its lease there: nothing of it is left.
+    GivenUp {
+        /// The node.
+        node: String,
+    },
+    /// It ended, and whoever keeps it starts it again.
+    Returning {
+        /// How it ended.
+        exit: Exit,
+        /// What it waits for, for people.
+        why: String,
+        /// Quick deaths in a row.
+        deaths: u32,
     },
     /// It could not be started.
     StartFailed {
@@ -143,6 +210,21 @@ pub enum Fact {
         /// Whether the answer was good.
         ok: bool,
     },
+    /// What carries it out has told its health.
+    Told {
+        /// What it told.
+        verdict: Verdict,
+    },
+}
+
+impl Fact {
+    /// A process was executed.
+    pub fn process(pid: u32, run: impl Into<String>) -> Self {
+        Self::Started {
+            execution: Execution::Process { pid: Some(pid), run: Some(run.into()) },
+            tells_health: false,
+        }
+    }
 }
 
 impl Observed {
@@ -181,7 +263,7 @@ impl Observed {
         let Some(instance) = self.instances.get_mut(name) else { return false };
         let phase = std::mem::take(&mut instance.phase);
         let (phase, issued) = match phase {
-            Phase::Starting(run) | Phase::Running(run) => {
+            Phase::Starting(run) | Phase::Running(run) | Phase::Returning { run, .. } => {
                 (Phase::Stopping { run, issued: now, force, cause }, true)
             }
             // The reason of the first stop stays, unless a user says stop.
@@ -210,40 +292,89 @@ impl Instance {
             Phase::Idle => None,
             Phase::Starting(run)
             | Phase::Running(run)
+            | Phase::Returning { run, .. }
             | Phase::Stopping { run, .. }
             | Phase::Ended { run, .. }
             | Phase::Unstartable { run, .. } => Some(run),
         }
     }
 
-    /// Whether a process of it may exist.
+    /// Whether a process of it may exist, or may exist any moment without our doing.
     pub fn is_live(&self) -> bool {
-        matches!(self.phase, Phase::Starting(_) | Phase::Running(_) | Phase::Stopping { .. })
+        matches!(
+            self.phase,
+            Phase::Starting(_) | Phase::Running(_) | Phase::Returning { .. } | Phase::Stopping { .. }
+        )
     }
 
     /// How it ended, if it has ended.
     pub fn exit(&self) -> Option<&Exit> {
         match &self.phase {
-            Phase::Ended { exit, .. } => Some(exit),
+            Phase::Ended { exit, .. } | Phase::Returning { exit, .. } => Some(exit),
             _ => None,
         }
     }
 
     fn apply(&mut self, fact: Fact, now: Moment) -> bool {
         match (fact, std::mem::take(&mut self.phase)) {
-            (Fact::Started { pid }, Phase::Starting(mut run)) => {
-                run.pid = Some(pid);
-                self.ready = run.service.health_check.is_none();
+            (Fact::Started { execution, tells_health }, Phase::Starting(mut run)) => {
+                run.up(execution, tells_health);
+                self.ready = !run.is_checked();
                 self.phase = Phase::Running(run);
             }
-            (Fact::Started { pid }, Phase::Stopping { mut run, issued, force, cause }) => {
-                run.pid = Some(pid);
+            (
+                Fact::Started { execution, tells_health },
+                Phase::Stopping { mut run, issued, force, cause },
+            ) => {
+                run.up(execution, tells_health);
                 self.phase = Phase::Stopping { run, issued, force, cause };
+            }
+            (Fact::Started { execution, tells_health }, Phase::Returning { mut run, .. }) => {
+                run.up(execution, tells_health);
+                run.returned = run.returned.saturating_add(1);
+                self.restarts = self.restarts.saturating_add(1);
+                self.health = History::default();
+                self.ready = !run.is_checked();
+                self.phase = Phase::Running(run);
+            }
+            (
+                Fact::Returning { exit, why, deaths },
+                Phase::Starting(run) | Phase::Running(run) | Phase::Returning { run, .. },
+            ) => {
+                self.deaths = deaths;
+                self.ready = false;
+                self.last_error = Some(exit.to_string());
+                self.phase = Phase::Returning { run, exit, why };
+            }
+            (
+                Fact::GivenUp { node },
+                Phase::Starting(run)
+                | Phase::Running(run)
+                | Phase::Returning { run, .. }
+                | Phase::Stopping { run, .. },
+            ) => {
+                let exit = Exit::unknown(format!("node {node} was lost for longer than its lease"));
+                self.last_error = Some(exit.to_string());
+                self.end(Phase::Ended { run, exit, cause: Some(StopCause::Replaced) });
+            }
+            (Fact::Moved { execution }, Phase::Running(mut run)) => {
+                run.execution = execution;
+                self.phase = Phase::Running(run);
+            }
+            (Fact::Told { verdict }, Phase::Running(run)) => {
+                self.health.verdict = verdict;
+                self.ready |= verdict == Verdict::Healthy;
+                self.phase = Phase::Running(run);
             }
             (Fact::StartFailed { error }, Phase::Starting(run) | Phase::Stopping { run, .. }) => {
                 self.count_death(&run, now);
                 self.last_error = Some(error.clone());
                 self.phase = Phase::Unstartable { run, error };
+            }
+            (Fact::Exited { exit }, Phase::Returning { run, .. }) => {
+                // Its deaths were counted by whoever kept it.
+                self.last_error = Some(exit.to_string());
+                self.end(Phase::Ended { run, exit, cause: None });
             }
             (Fact::Exited { exit }, Phase::Starting(run) | Phase::Running(run)) => {
                 self.count_death(&run, now);
@@ -291,8 +422,42 @@ impl Instance {
 }
 
 impl Run {
+    /// What tells this life from the one before and after it: the run, and which of its lives it is.
+    pub fn life(&self) -> String {
+        match self.returned {
+            0 => self.id.clone(),
+            times => format!("{}+{times}", self.id),
+        }
+    }
+
+    /// Whether it is still in the life of that name, and nothing has ended it. A daemon that returns doesn't know of lives
+    /// before: they are no news.
+    pub fn is_in_life(&self, life: &str, phase: &Phase) -> bool {
+        let (id, times) = match life.split_once('+') {
+            Some((id, times)) => (id, times.parse().unwrap_or(0)),
+            None => (life, 0),
+        };
+        self.id == id && self.returned <= times && !matches!(phase, Phase::Returning { .. })
+    }
+
+    /// Whether the agent of another node keeps it: probes and restarts are that one's.
+    pub fn is_elsewhere(&self) -> bool {
+        self.service.host.is_some()
+    }
+
     /// The health check that it was started with.
     pub fn health_check(&self) -> Option<&HealthCheck> {
         self.service.health_check.as_ref()
+    }
+
+    /// Whether anything says how it is, besides that it runs.
+    pub fn is_checked(&self) -> bool {
+        self.tells_health || self.service.health_check.is_some()
+    }
+
+    fn up(&mut self, execution: Execution, tells_health: bool) {
+        self.execution = execution;
+        self.started = true;
+        self.tells_health = tells_health;
     }
 }

@@ -124,3 +124,24 @@ pub(crate) fn stack(text: &str) -> Stack {
         secrets: IndexMap::new(),
     }
 }
+
+/// A stack of these services.
+pub(crate) fn stack_of(services: Vec<Service>) -> Stack {
+    let services = services.into_iter().map(|service| (service.name.clone(), Arc::new(service)));
+    Stack { services: services.collect(), ..stack("") }
+}
+
+/// A node at an address, with labels.
+pub(crate) fn node(host: &str, labels: &[(&str, &str)]) -> Node {
+    Node {
+        host: host.into(),
+        port: None,
+        user: None,
+        identity_file: None,
+        sudo: false,
+        jump: None,
+        networks: vec![],
+        region: None,
+        labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+    }
+}

@@ -2,9 +2,9 @@
 
 use crate::command::{World, changes};
 use crate::health::Verdict;
-use crate::model::{InstanceName, PortNumber, Role, Service, Signal};
-use crate::observed::{Instance, Phase, Run, StopCause};
-use crate::plan::{Wish, WishGoal, reason};
+use crate::model::{Attach, InstanceName, PortNumber, Role, Service, Signal, Target};
+use crate::observed::{Instance, NodeSeen, Phase, Run, StopCause};
+use crate::plan::{Wish, WishGoal, comes_back, reason};
 use jiff::Timestamp;
 use service_registry::model::{
     Endpoint, Entry, Execution, Exit, Health, HealthStatus, Location, ProbeResult, Reason, ReasonCode, Scope,
@@ -15,6 +15,8 @@ use service_registry::model::{
 pub struct Beside<'a> {
     /// Why it waits, as the last plan said.
     pub waiting: Option<&'a Reason>,
+    /// How its start goes on, in the engine's words.
+    pub progress: Option<&'a str>,
     /// Its last probe.
     pub probe: Option<&'a ProbeResult>,
     /// Its entry until now.
@@ -30,21 +32,36 @@ pub fn entry(world: &World, instance: &InstanceName, wish: &Wish, beside: &Besid
     // What runs has the definition that it was started with.
     let service = seen.run().filter(|_| seen.is_live()).map_or(&wish.service, |run| &run.service);
     let (state, reason) = state(seen, wish, beside.waiting);
+    let starting = matches!(seen.phase, Phase::Starting(_));
+    let progress = beside.progress.filter(|_| starting).map(|told| self::reason(ReasonCode::Preparing, told));
+    // What it is busy with says more than that it is late.
+    let reason = progress.or(reason);
     let mut entry = Entry::new(instance.service().as_str(), instance.to_string(), beside.now);
     entry.role = match service.role {
         Role::Service => "service".into(),
         Role::Task => "task".into(),
     };
     entry.execution = execution(seen);
-    entry.location = Location::Local;
+    let node = service.host.as_ref();
+    entry.location = node.map_or(Location::Local, |node| Location::Node(node.clone()));
+    if let Some(NodeSeen::Lost { since, heard: true, .. }) =
+        node.and_then(|node| world.observed.nodes.get(node))
+        && seen.is_live()
+    {
+        entry.lost_since = Some(*since);
+    }
     entry.endpoints = endpoints(world, instance, service);
     entry.dependencies = service.dependencies.keys().map(ToString::to_string).collect();
     let since =
         beside.previous.filter(|old| old.status.state == state).map_or(beside.now, |old| old.status.since);
     let exit = seen.exit().cloned().or_else(|| beside.previous.and_then(|old| old.status.exit.clone()));
     entry.status = Status { state, since, reason, exit };
-    entry.health = service.health_check.as_ref().map(|_| health(seen, beside));
-    entry.ready = is_ready(seen, service);
+    let checked = seen.run().map_or(service.health_check.is_some(), Run::is_checked);
+    entry.health = checked.then(|| health(seen, entry.lost_since.is_some(), beside));
+    entry.ready = is_ready(seen, service) && entry.lost_since.is_none();
+    entry.returning = wish.goal == WishGoal::Up && returns(seen, service);
+    let answered = seen.run().is_some_and(|run| run.epoch >= wish.epoch);
+    entry.assignment = wish.assignment.clone().filter(|_| answered);
     entry.restarts = seen.restarts;
     entry.deaths = seen.deaths;
     entry.labels = service.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -69,6 +86,17 @@ fn is_ready(seen: &Instance, service: &Service) -> bool {
     }
 }
 
+/// Whether it has ended and is started again by itself: by the plan, or by whoever keeps it.
+fn returns(seen: &Instance, service: &Service) -> bool {
+    let completed = |exit: &Exit| service.role == Role::Task && exit.code == Some(0);
+    match &seen.phase {
+        Phase::Returning { .. } => true,
+        Phase::Ended { exit, cause: None, .. } if completed(exit) => false,
+        Phase::Ended { .. } | Phase::Unstartable { .. } => comes_back(service, seen),
+        _ => false,
+    }
+}
+
 fn state(seen: &Instance, wish: &Wish, waiting: Option<&Reason>) -> (State, Option<Reason>) {
     let waiting = waiting.cloned();
     match &seen.phase {
@@ -79,6 +107,9 @@ fn state(seen: &Instance, wish: &Wish, waiting: Option<&Reason>) -> (State, Opti
         Phase::Starting(_) => (State::Starting, waiting),
         Phase::Running(run) if !seen.ready && run.service.role == Role::Service => (State::Starting, waiting),
         Phase::Running(_) => (State::Running, waiting),
+        Phase::Returning { why, .. } => {
+            (State::Failed, waiting.or_else(|| Some(reason(ReasonCode::Backoff, why.as_str()))))
+        }
         Phase::Stopping { run, cause, .. } => (State::Stopping, Some(stop_reason(told(*cause, run, wish)))),
         Phase::Unstartable { error, .. } => {
             let message = match &waiting {
@@ -148,17 +179,31 @@ fn stop_reason(cause: StopCause) -> Reason {
     }
 }
 
+/// What will carry out a run of `service`, as far as that is known before it has started.
+pub fn expected(service: &Service, run: &str) -> Execution {
+    let run = Some(run.to_owned());
+    match &service.target {
+        Target::Docker { image, .. } => {
+            Execution::Container { id: String::new(), image: image.display(false), pid: None, run }
+        }
+        Target::Systemd { unit } | Target::Attach(Attach::Unit(unit)) => {
+            Execution::Unit { unit: unit.display(false), pid: None, run }
+        }
+        Target::Attach(Attach::External { .. }) => Execution::External { run },
+        _ => Execution::Process { pid: None, run },
+    }
+}
+
 fn execution(seen: &Instance) -> Execution {
     match seen.run() {
-        Some(run) => Execution::Process {
-            pid: run.pid.filter(|pid| *pid != 0 && seen.is_live()),
-            run: Some(run.id.clone()),
-        },
+        Some(run) if seen.is_live() => run.execution.clone(),
+        Some(run) => run.execution.clone().ended(),
         None => Execution::None,
     }
 }
 
 fn endpoints(world: &World, instance: &InstanceName, service: &Service) -> Vec<Endpoint> {
+    let there = service.host.as_ref().and_then(|node| world.sites.address(None, Some(node)));
     let ports = service.ports.iter().enumerate();
     ports
         .filter_map(|(position, port)| {
@@ -168,7 +213,7 @@ fn endpoints(world: &World, instance: &InstanceName, service: &Service) -> Vec<E
             };
             Some(Endpoint {
                 name: port.name.clone(),
-                address: port.address.clone().unwrap_or_else(|| "127.0.0.1".into()),
+                address: port.address.clone().or_else(|| there.clone()).unwrap_or_else(|| "127.0.0.1".into()),
                 port: number,
                 protocol: match port.protocol {
                     crate::model::Protocol::Tcp => "tcp".into(),
@@ -180,10 +225,10 @@ fn endpoints(world: &World, instance: &InstanceName, service: &Service) -> Vec<E
         .collect()
 }
 
-fn health(seen: &Instance, beside: &Beside<'_>) -> Health {
-    // Of the dead nothing is known: "healthy" is only what runs.
+fn health(seen: &Instance, lost: bool, beside: &Beside<'_>) -> Health {
+    // Of the dead and of what isn't heard nothing is known: "healthy" is only what runs.
     let status = match seen.health.verdict {
-        _ if !seen.is_live() => HealthStatus::Unknown,
+        _ if lost || !seen.is_live() => HealthStatus::Unknown,
         Verdict::Unknown => HealthStatus::Unknown,
         Verdict::Healthy => HealthStatus::Healthy,
         Verdict::Unhealthy => HealthStatus::Unhealthy,

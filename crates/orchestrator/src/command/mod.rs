@@ -1,16 +1,24 @@
 //! What a command changes in what is desired. Pure: the same world and the same command give the same wishes.
 
+mod assign;
 mod changes;
+mod drain;
+mod reschedule;
 
+pub use assign::{AssignRequest, assign, withdraw};
 pub use changes::changes;
+pub use drain::{Drained, drain};
+pub use reschedule::{Rescheduled, reschedule};
 
 use crate::graph::{self, Services};
-use crate::model::{InstanceName, OnDependencyChange, Role, Service, ServiceName, Stack, Target};
-use crate::network::{Full, PortLeases, PortRange, allocate, given};
+use crate::model::{InstanceName, OnDependencyChange, Role, Service, ServiceName, Stack};
+use crate::network::{
+    AddressLeases, Caller, ContainerNetwork, Full, PortLeases, PortRange, Sites, View, allocate, given,
+};
 use crate::observed::{Observed, Phase};
-use crate::plan::{Desired, Wish, WishGoal, comes_back};
+use crate::plan::{Desired, Unplaced, Wish, WishGoal, comes_back, place};
 use indexmap::{IndexMap, IndexSet};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A command that was refused; nothing was changed.
@@ -24,10 +32,10 @@ pub enum Refused {
         /// What there is.
         known: Vec<String>,
     },
-    /// Something in the selection can't be run by this version.
+    /// What is asked can't be done with these.
     #[error("{}", unsupported_text(.services))]
     NotSupported {
-        /// Which, and what is missing.
+        /// Which, and why.
         services: Vec<(ServiceName, String)>,
     },
     /// Others that run depend on what should be stopped.
@@ -42,17 +50,34 @@ pub enum Refused {
         /// Which.
         instance: InstanceName,
     },
+    /// A service can't be placed on any node.
+    #[error("{service}: {why}")]
+    NotPlaced {
+        /// Which.
+        service: ServiceName,
+        /// Why not.
+        #[source]
+        why: Unplaced,
+    },
+    /// The assignment is older than what is known of its instance: whoever sent it has been overtaken.
+    #[error("the assignment {run} of {instance} is older than what is wanted here")]
+    Outdated {
+        /// The instance.
+        instance: InstanceName,
+        /// The run that was assigned.
+        run: String,
+    },
     /// Nothing was ever started here.
     #[error("nothing was started in this project yet")]
     NoStack,
-    /// There are no ports left to give.
+    /// There are no ports or addresses left to give.
     #[error(transparent)]
-    Ports(#[from] Full),
+    Full(#[from] Full),
 }
 
 fn unsupported_text(services: &[(ServiceName, String)]) -> String {
     let lines: Vec<String> = services.iter().map(|(name, why)| format!("{name}: {why}")).collect();
-    format!("this version can't run it yet, so nothing was started: {}", lines.join("; "))
+    lines.join("; ")
 }
 
 fn join(names: &[ServiceName]) -> String {
@@ -70,6 +95,17 @@ pub struct World {
     pub observed: Observed,
     /// Ports that instances have.
     pub leases: PortLeases,
+    /// The stack's container network, once there is one.
+    pub network: Option<ContainerNetwork>,
+    /// Addresses that instances have in it.
+    pub addresses: AddressLeases,
+    /// Where other nodes stand.
+    pub sites: Sites,
+    /// Nodes that get nothing new.
+    pub drained: BTreeSet<String>,
+    /// On an agent: the newest run of each instance that was withdrawn. What is not newer is not started any more, also if
+    /// word of it comes late.
+    pub fences: BTreeMap<InstanceName, String>,
 }
 
 /// What a start or restart is about.
@@ -115,9 +151,10 @@ pub fn start(
 ) -> Result<Started, Refused> {
     let named = select(&stack.services, &world.desired, &request.names)?;
     let needed = graph::with_needs(&stack.services, named.iter().map(InstanceName::service));
-    supported(&stack, &needed)?;
+    let placed = placed(&stack, world, |service| needed.contains(&service.name))?;
     let mut outcome = Started::default();
     let mut leases = world.leases.clone();
+    let mut addresses = world.addresses.clone();
     let mut wishes = world.desired.wishes.clone();
     let explicit: BTreeSet<&InstanceName> =
         if request.names.is_empty() { BTreeSet::new() } else { named.iter().collect() };
@@ -135,6 +172,7 @@ pub fn start(
                     .is_some_and(|dependent| dependent.dependencies.contains_key(&name))
             });
             for instance in chosen(&named, service) {
+                let service = placed.get(&instance).unwrap_or(service);
                 let force = explicit.contains(&instance) && service.role == Role::Task;
                 let decision = decide(world, &instance, service, request.apply, force || dependent_starts);
                 if matches!(decision, Decision::Start) {
@@ -148,6 +186,7 @@ pub fn start(
     let declared = declared_ports(&stack);
     for (instance, service) in stack.instances() {
         let Some(decision) = decided.get(&instance) else { continue };
+        let service = placed.get(&instance).unwrap_or(service);
         outcome.wanted.push(instance.clone());
         let epoch = wishes.get(&instance).map_or(0, |wish| wish.epoch);
         let (epoch, service) = match decision {
@@ -170,7 +209,10 @@ pub fn start(
             }
         };
         allocate(&mut leases, ports.range, &instance, &service, &declared, ports.in_use)?;
-        wishes.insert(instance, Wish { service, goal: WishGoal::Up, epoch });
+        if let Some(network) = world.network.as_ref().filter(|_| in_network(&service)) {
+            addresses.lease(network, &instance)?;
+        }
+        wishes.insert(instance, Wish { service, goal: WishGoal::Up, epoch, assignment: None });
     }
 
     outcome.orphans = wishes
@@ -185,7 +227,7 @@ pub fn start(
             }
         }
     }
-    for (instance, changes) in changed_values(world, &wishes, &leases, &decided) {
+    for (instance, changes) in changed_values(world, &wishes, (&leases, &addresses), &decided) {
         outcome.unchanged.retain(|other| *other != instance);
         let Some(wish) = wishes.get_mut(&instance) else { continue };
         if wish.service.on_dependency_change == OnDependencyChange::Restart || request.apply {
@@ -197,6 +239,8 @@ pub fn start(
     sort(&mut wishes, &stack);
     world.desired.wishes = wishes;
     world.leases = leases;
+    world.addresses = addresses;
+    world.sites.know(&stack.nodes);
     world.stack = Some(stack);
     Ok(outcome)
 }
@@ -205,18 +249,30 @@ pub fn start(
 fn changed_values(
     world: &World,
     wishes: &IndexMap<InstanceName, Wish>,
-    leases: &PortLeases,
+    (leases, addresses): (&PortLeases, &AddressLeases),
     decided: &IndexMap<InstanceName, Decision>,
 ) -> Vec<(InstanceName, Vec<String>)> {
     let lookup = |name: &ServiceName| {
         wishes.get(&InstanceName::new(name.clone(), 1)).map(|wish| wish.service.as_ref())
     };
+    let secrets = BTreeMap::new();
     let unchanged = decided.iter().filter(|(_, decision)| matches!(decision, Decision::Unchanged));
     unchanged
         .filter_map(|(instance, _)| {
             let seen = world.observed.get(instance).filter(|seen| seen.is_live())?;
             let run = seen.run()?;
-            let now = given(&run.service, &lookup, leases);
+            let caller = Caller {
+                instance,
+                service: &run.service,
+                view: View::of(&run.service),
+                lookup: &lookup,
+                leases,
+                network: world.network.as_ref(),
+                addresses,
+                sites: &world.sites,
+                secrets: &secrets,
+            };
+            let now = given(&caller);
             let changed: Vec<String> = now
                 .into_iter()
                 .filter(|(name, value)| run.given.get(name) != Some(value))
@@ -282,7 +338,11 @@ pub struct StopRequest {
 /// Takes the wishes down, dependents too. The answer: what stops, dependents first.
 pub fn stop(world: &mut World, request: &StopRequest) -> Result<Vec<InstanceName>, Refused> {
     let services = wished_services(&world.desired);
-    let named = select(&services, &world.desired, &request.names)?;
+    // Everything is what is wished, not what a definition has now: one that was scaled down may still end.
+    let named = match request.names.as_slice() {
+        [] => world.desired.wishes.keys().cloned().collect(),
+        names => select(&services, &world.desired, names)?,
+    };
     let up = |world: &World, instance: &InstanceName| {
         world.desired.wishes.get(instance).is_some_and(|wish| wish.goal == WishGoal::Up)
             || world.observed.get(instance).is_some_and(|seen| seen.is_live())
@@ -357,11 +417,11 @@ pub fn restart(
     }
     let request =
         StartRequest { names: named.iter().map(ToString::to_string).collect(), ..StartRequest::default() };
-    let definitions = stack.services.clone();
+    let definitions = placed(&stack, world, |_| false)?;
     let outcome = start(world, stack, &request, ports)?;
     for instance in &named {
         let Some(wish) = world.desired.wishes.get_mut(instance) else { continue };
-        if let Some(service) = definitions.get(instance.service()) {
+        if let Some(service) = definitions.get(instance) {
             wish.service = service.clone();
         }
         if !outcome.started.contains(instance) {
@@ -388,6 +448,9 @@ pub fn forget(world: &mut World) -> Vec<InstanceName> {
     for instance in &gone {
         world.desired.wishes.shift_remove(instance);
         world.observed.instances.remove(instance);
+    }
+    if !gone.is_empty() {
+        world.addresses.retain(|instance| !gone.contains(instance));
     }
     gone
 }
@@ -443,29 +506,19 @@ fn chosen(named: &IndexSet<InstanceName>, service: &Service) -> Vec<InstanceName
     if some.is_empty() { all } else { some }
 }
 
-/// Whether this version can run all of these services.
-///
-/// # Errors
-///
-/// [`Refused::NotSupported`] names those that it can't, and why.
-pub fn supported<'a>(
+/// Every service of the stack as each of its instances runs it.
+fn placed(
     stack: &Stack,
-    needed: impl IntoIterator<Item = &'a ServiceName>,
-) -> Result<(), Refused> {
-    let missing = |service: &Arc<Service>| {
-        if let Some(host) = &service.host {
-            return Some(format!("running on another machine ({host}) isn't there yet"));
-        }
-        match &service.target {
-            Target::Process { .. } => None,
-            other => Some(format!("type {} isn't there yet", other.type_name())),
-        }
-    };
-    let services: Vec<(ServiceName, String)> = needed
-        .into_iter()
-        .filter_map(|name| Some((name.clone(), missing(stack.services.get(name)?)?)))
-        .collect();
-    if services.is_empty() { Ok(()) } else { Err(Refused::NotSupported { services }) }
+    world: &World,
+    needed: impl Fn(&Service) -> bool,
+) -> Result<BTreeMap<InstanceName, Arc<Service>>, Refused> {
+    place(stack, &world.desired, &world.drained, needed)
+        .map_err(|(service, why)| Refused::NotPlaced { service, why })
+}
+
+/// Whether its instances get addresses in the stack's container network of this machine.
+fn in_network(service: &Service) -> bool {
+    service.host.is_none() && View::of(service) == View::Container
 }
 
 fn is_orphan(stack: &Stack, instance: &InstanceName) -> bool {

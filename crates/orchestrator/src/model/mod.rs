@@ -8,6 +8,7 @@
 mod health;
 mod name;
 mod policy;
+mod rewrite;
 mod service;
 mod target;
 mod template;

@@ -105,14 +105,16 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    /// The texts that an instance is started with: command, environment, folder, user, group.
+    /// Whether somebody else than a keeper of this machine keeps it: a container engine, systemd, whoever started it, the
+    /// agent of another node.
+    pub fn is_hosted(&self) -> bool {
+        self.host.is_some() || self.target.is_hosted()
+    }
+
+    /// The texts that an instance is started with: those of its target, environment, folder, user, group.
     pub fn templates(&self) -> impl Iterator<Item = &Template> {
-        let command: Vec<&Template> = match &self.target {
-            Target::Process { program, args } => std::iter::once(program).chain(args).collect(),
-            _ => Vec::new(),
-        };
         let optional = [&self.working_dir, &self.user, &self.group].into_iter().flatten();
-        command.into_iter().chain(self.env.values()).chain(optional)
+        self.target.templates().into_iter().chain(self.env.values()).chain(optional)
     }
 }
 

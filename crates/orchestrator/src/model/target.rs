@@ -116,6 +116,41 @@ impl Target {
         }
     }
 
+    /// Whether somebody else keeps it: a container engine, systemd, whoever started it.
+    pub fn is_hosted(&self) -> bool {
+        !matches!(self, Self::Process { .. } | Self::Package { .. })
+    }
+
+    /// Its texts, in the order of the fields.
+    pub fn templates(&self) -> Vec<&Template> {
+        match self {
+            Self::Process { program, args } => std::iter::once(program).chain(args).collect(),
+            Self::Docker { image, command, entrypoint, volumes, pull: _ } => {
+                let words = command.iter().chain(entrypoint).flatten();
+                std::iter::once(image).chain(words).chain(volumes).collect()
+            }
+            Self::Compose { file, service } => std::iter::once(file).chain(service).collect(),
+            Self::Systemd { unit } => vec![unit],
+            Self::Portable { image, unit, profile } => {
+                std::iter::once(image).chain(unit).chain(profile).collect()
+            }
+            Self::Package { package, version, install_path, pre_install, post_install } => {
+                let own = std::iter::once(package).chain(version).chain(install_path);
+                own.chain(pre_install.iter().chain(post_install).flatten()).collect()
+            }
+            Self::Attach(attach) => match attach {
+                Attach::PidFile(text)
+                | Attach::ProcessName(text)
+                | Attach::Container(text)
+                | Attach::Unit(text)
+                | Attach::External { host: text, .. } => vec![text],
+                Attach::Managed(ManagedCommands { start, stop, status, logs }) => {
+                    [start, stop, status, logs].into_iter().flatten().flatten().collect()
+                }
+            },
+        }
+    }
+
     /// The files that this target needs on the machine that runs it, where the text has no holes.
     pub fn files(&self) -> Vec<PathBuf> {
         let template = match self {

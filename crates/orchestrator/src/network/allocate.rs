@@ -21,16 +21,27 @@ pub struct PortRange {
     pub last: u16,
 }
 
-/// No port of the range is free.
+/// Nothing is left to lease.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no free port between {first} and {last} for {instance}")]
-pub struct Full {
-    /// The instance that got none.
-    pub instance: InstanceName,
-    /// First of the range.
-    pub first: u16,
-    /// Last of the range.
-    pub last: u16,
+pub enum Full {
+    /// No port of the range is free.
+    #[error("no free port between {first} and {last} for {instance}")]
+    Ports {
+        /// The instance that got none.
+        instance: InstanceName,
+        /// First of the range.
+        first: u16,
+        /// Last of the range.
+        last: u16,
+    },
+    /// No address of the container network is free.
+    #[error("no free address in {subnet} for {instance}")]
+    Network {
+        /// The instance that got none.
+        instance: InstanceName,
+        /// The network's subnet.
+        subnet: String,
+    },
 }
 
 impl PortRange {
@@ -98,7 +109,11 @@ pub fn allocate(
                 u16::try_from(u32::from(range.first) + offset).ok()
             })
             .find(|port| !taken.contains(port) && !in_use(*port))
-            .ok_or_else(|| Full { instance: instance.clone(), first: range.first, last: range.last })?;
+            .ok_or_else(|| Full::Ports {
+                instance: instance.clone(),
+                first: range.first,
+                last: range.last,
+            })?;
         taken.insert(port);
         leases.leases.entry(instance.clone()).or_default().insert(position, port);
         leases.next = if port >= range.last { range.first } else { port + 1 };

@@ -1,9 +1,18 @@
-//! Who is reached where: ports of instances, and the values behind `${db.ip}` as seen from the instance that asks.
+//! Who is reached where: ports and addresses of instances, and the values behind `${db.ip}` as seen from the instance
+//! that asks.
 //!
-//! Today every instance runs on this machine; topology, virtual addresses and tunnels come with other nodes.
+//! Nodes see each other by the addresses that connections to them have shown; topology, virtual addresses and tunnels
+//! aren't there yet.
 
 mod allocate;
+mod container;
 mod resolve;
+mod sites;
 
 pub use allocate::{Full, PortLeases, PortRange, allocate};
-pub use resolve::{Caller, Resolved, ResolvedProbe, Unresolved, fill, given, resolve};
+pub use container::{AddressLeases, ContainerNetwork};
+pub use resolve::{
+    Attached, Caller, ContainerSpec, PackageSpec, PublishedPort, Resolved, ResolvedProbe, ResolvedTarget,
+    Unresolved, View, assigned, fill, given, resolve,
+};
+pub use sites::Sites;

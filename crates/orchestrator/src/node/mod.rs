@@ -4,7 +4,10 @@
 //! and outlive the engine. Every probe is a task of its own with a bound, and there is at most one per instance at a time,
 //! because the planner asks for no second.
 
+mod agents;
+mod hosted;
 mod http;
+mod install;
 mod ports;
 mod probe;
 mod reporter;
@@ -12,23 +15,33 @@ mod secrets;
 mod user;
 mod worker;
 
+pub use agents::{ConnectFailed, Connection, Connector, Duplex, HEARTBEAT, LinkEvent, LinkFact, wire};
+pub use hosted::docker::{EngineError, NetworkError, PROJECT_LABEL, container_network};
+pub use hosted::{Ended, HOSTED_VERSION, HostedRecord, LogSource};
+pub use install::{Installed, Installer};
 pub use ports::{Listeners, ephemeral_first, holder};
 pub use secrets::{SecretError, evaluate as evaluate_secrets};
 
-use crate::model::{InstanceName, Service};
-use crate::network::{Resolved, ResolvedProbe};
+use crate::health::Verdict;
+use crate::model::{InstanceName, Node, Service, Signal};
+use crate::network::{ContainerNetwork, Resolved, ResolvedProbe, ResolvedTarget};
 use crate::observed::Moment;
 use crate::supervisor::Event;
+use agents::Links;
 use async_channel::{Receiver, Sender};
 use async_lock::Semaphore;
-use command_executor::keeper::{self, KeeperError, Keepers, Liveness, RunId};
+use command_executor::keeper::{self, KeeperError, Keepers, Liveness, RunId, StopRequest};
 use command_executor::launcher::LocalLauncher;
 use futures_util::task::{Spawn, SpawnExt};
+use hosted::Hosts;
+use indexmap::IndexMap;
+use install::Installs;
 use jiff::Timestamp;
 use reporter::Reporter;
-use service_registry::model::Exit;
+use service_registry::model::{Execution, Exit};
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use worker::Worker;
@@ -38,6 +51,9 @@ pub type Spawner = Arc<dyn Spawn + Send + Sync>;
 
 /// Commands of health checks that may run at the same time on a node; more wait within their own time-outs.
 const COMMANDS_AT_ONCE: usize = 32;
+
+/// Time that a run has to end which nobody wants; the daemon isn't ready before.
+const STRAY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Something for the engine to do.
 pub enum Order {
@@ -49,15 +65,42 @@ pub enum Order {
         instance: InstanceName,
         /// The run.
         run: String,
-        /// Signal that asks it.
-        signal: i32,
-        /// Time until it is killed.
+        /// How.
+        how: StopHow,
+    },
+    /// Let the agent that keeps a run probe it, now.
+    Ask {
+        /// Of this instance.
+        instance: InstanceName,
+        /// The run.
+        run: String,
+        /// The node.
+        node: String,
+        /// Time for the whole of it.
         timeout: Duration,
-        /// Kill it, now.
-        force: bool,
+    },
+    /// Renew the lease of a run, until this time since boot.
+    Renew {
+        /// Of this instance.
+        instance: InstanceName,
+        /// The run.
+        run: String,
+        /// Until then.
+        until: Moment,
     },
     /// Probe a run.
     Probe(Box<Question>),
+}
+
+/// How a run is asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopHow {
+    /// Signal that asks it.
+    pub signal: i32,
+    /// Time until it is killed.
+    pub timeout: Duration,
+    /// Kill it, now.
+    pub kill: bool,
 }
 
 /// A probe of a run, with every hole filled.
@@ -72,6 +115,8 @@ pub struct Question {
     pub resolved: Resolved,
     /// Time for the whole of it.
     pub timeout: Duration,
+    /// What carries the run out: a command is run where that is.
+    pub execution: Execution,
 }
 
 /// A run to start, with every hole filled.
@@ -86,6 +131,10 @@ pub struct Launch {
     pub service: Arc<Service>,
     /// TCP ports that it will listen on; one that is taken fails the start with the holder's name.
     pub ports: Vec<u16>,
+    /// The stack's container network, if there is one.
+    pub network: Option<ContainerNetwork>,
+    /// Where it runs on a lease: until when.
+    pub lease_until: Option<Moment>,
 }
 
 /// Something that happened to a run.
@@ -102,11 +151,41 @@ pub struct NodeEvent {
 /// What can happen to a run.
 #[derive(Clone, Debug)]
 pub enum NodeFact {
-    /// Exec succeeded.
-    Started {
-        /// Its process.
-        pid: u32,
+    /// A start goes on.
+    Progress {
+        /// How, for people.
+        message: String,
     },
+    /// It runs.
+    Started {
+        /// What carries it out.
+        execution: Execution,
+        /// Whether that tells its health by itself.
+        tells_health: bool,
+    },
+    /// Another process carries it out now.
+    Moved {
+        /// What carries it out.
+        execution: Execution,
+    },
+    /// It ended, and whoever keeps it starts it again.
+    Returning {
+        /// How it ended.
+        exit: Exit,
+        /// What it waits for, for people.
+        why: String,
+        /// Quick deaths in a row.
+        deaths: u32,
+    },
+    /// What carries it out has told its health.
+    Told {
+        /// What it told.
+        verdict: Verdict,
+        /// In which words.
+        message: String,
+    },
+    /// Whoever keeps it was asked how it is, and has told, or couldn't be asked.
+    Asked,
     /// It could not be started.
     StartFailed {
         /// Why, for people.
@@ -161,8 +240,10 @@ pub enum FoundState {
     Starting,
     /// It runs.
     Running {
-        /// Its process.
-        pid: u32,
+        /// What carries it out.
+        execution: Execution,
+        /// Whether that tells its health by itself.
+        tells_health: bool,
     },
     /// It ended.
     Ended {
@@ -185,6 +266,20 @@ pub enum FoundState {
 pub struct Engine {
     keepers: Keepers,
     orders: Arc<Orders>,
+    hosts: Hosts,
+}
+
+/// Whose services the engine runs.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// Its id: the label of its containers.
+    pub id: String,
+    /// Its name: the prefix of its containers and volumes.
+    pub name: String,
+    /// Its state folder.
+    pub state: PathBuf,
+    /// Who this daemon is for agents of other nodes.
+    pub owner: wire::Owner,
 }
 
 /// Orders that wait. Giving one never blocks and never fails; their number is bounded by the planner, which has at most a
@@ -223,13 +318,22 @@ impl Drop for Engine {
     }
 }
 
-/// Runs that were handed to the zygote and haven't reported: should it be lost, they must be looked for.
+/// Runs that were handed to the zygote and haven't reported: a stop that doesn't reach them is given again when they do.
 type Unreported = Arc<Mutex<BTreeMap<RunId, InstanceName>>>;
 
 impl Engine {
     /// Starts the engine's tasks on `spawner`. Events go to `events`.
-    pub fn start(keepers: Keepers, spawner: &Spawner, events: Sender<Event>) -> Result<Self, NodeError> {
+    pub fn start(
+        keepers: Keepers,
+        project: Project,
+        connector: Arc<dyn Connector>,
+        installer: Arc<dyn Installer>,
+        spawner: &Spawner,
+        events: Sender<Event>,
+    ) -> Result<Self, NodeError> {
         LocalLauncher::prepare();
+        let links = Links::new(connector, project.owner.clone(), spawner.clone(), events.clone());
+        let hosts = Hosts::new(project, spawner.clone(), events.clone(), links);
         let orders = Arc::new(Orders { waiting: Mutex::default(), bell: async_channel::bounded(1) });
         let worker = Worker {
             keepers: keepers.clone(),
@@ -238,6 +342,8 @@ impl Engine {
             commands: Arc::new(Semaphore::new(COMMANDS_AT_ONCE)),
             unreported: Unreported::default(),
             under_way: UnderWay::default(),
+            hosts: hosts.clone(),
+            installs: Installs::new(installer, spawner.clone(), events.clone()),
         };
         let reporter = Reporter {
             keepers: keepers.clone(),
@@ -245,9 +351,10 @@ impl Engine {
             unreported: worker.unreported.clone(),
             under_way: worker.under_way.clone(),
         };
+        spawner.spawn(end_leftovers(keepers.clone())).map_err(|_| NodeError::Spawn)?;
         spawner.spawn(worker.run(orders.clone())).map_err(|_| NodeError::Spawn)?;
         spawner.spawn(reporter.run()).map_err(|_| NodeError::Spawn)?;
-        Ok(Self { keepers, orders })
+        Ok(Self { keepers, orders, hosts })
     }
 
     /// Gives an order. Never blocks.
@@ -256,9 +363,11 @@ impl Engine {
     }
 
     /// Every instance's newest run, from the keepers' files. What a dead keeper left is ended first, so that of all that
-    /// isn't found running nothing is left.
-    pub async fn found(&self) -> Result<Vec<Found>, NodeError> {
-        let mut newest: BTreeMap<InstanceName, Found> = BTreeMap::new();
+    /// isn't found running nothing is left. So is what lives beside another run of its instance, and what lives though
+    /// its instance isn't `wanted` by anyone: a start that was never written down, as its daemon was killed.
+    pub async fn found(&self, wanted: impl Fn(&InstanceName) -> bool) -> Result<Vec<Found>, NodeError> {
+        let mut newest: BTreeMap<InstanceName, keeper::FoundRun> = BTreeMap::new();
+        let mut strays: Vec<keeper::FoundRun> = Vec::new();
         for mut found in self.keepers.adopt().await? {
             let Ok(instance) = found.record.instance.parse::<InstanceName>() else { continue };
             // Also one of which nothing is left, and of which nobody has recorded the end: that is done with it.
@@ -266,12 +375,75 @@ impl Engine {
             if unrecorded || matches!(found.liveness, Liveness::KeeperDeadProcessesLeft(_)) {
                 let ended = self.keepers.ensure_gone(&found.record.instance, found.record.run).await?;
                 found.record = ended.record.unwrap_or(found.record);
+                found.liveness = Liveness::Dead;
             }
-            let found = found_run(instance.clone(), &found);
-            // Sorted by time within an instance: the newest stays.
-            newest.insert(instance, found);
+            let lives = |found: &keeper::FoundRun| found.liveness == Liveness::KeeperAlive;
+            // Sorted by name within an instance: the newest stays. Names follow the clock, which an older build let go
+            // back: what lives is never hidden by what is over, or it would be started again beside itself.
+            if newest.get(&instance).is_some_and(|older| lives(older) && !lives(&found)) {
+                continue;
+            }
+            strays.extend(newest.remove(&instance).filter(lives));
+            match lives(&found) && !wanted(&instance) {
+                true => strays.push(found),
+                false => drop(newest.insert(instance, found)),
+            }
         }
-        Ok(newest.into_values().collect())
+        futures_util::future::try_join_all(strays.iter().map(|stray| self.end_stray(stray))).await?;
+        Ok(newest.into_iter().map(|(instance, found)| found_run(instance, &found)).collect())
+    }
+
+    async fn end_stray(&self, stray: &keeper::FoundRun) -> Result<(), NodeError> {
+        let (instance, run) = (&stray.record.instance, stray.record.run);
+        tracing::warn!(%instance, %run, "it runs, and its start was never written down: it is ended");
+        let stop = StopRequest { signal: Signal::TERM.number(), timeout: STRAY_TIMEOUT, kill: false };
+        self.keepers.ensure_ended(stray, stop).await?;
+        Ok(())
+    }
+
+    /// What has become of these runs, which no keeper has. One of which nothing was ever made is left out.
+    pub async fn found_hosted(&self, launches: Vec<Launch>) -> Vec<Found> {
+        self.hosts.found(launches).await
+    }
+
+    /// The nodes as the file has them now.
+    pub fn know_nodes(&self, nodes: &IndexMap<String, Node>) {
+        self.hosts.links().know(nodes);
+    }
+
+    /// A run was given up while its node was lost: when that is heard again, its agent is told before all else.
+    pub fn give_up(&self, node: &str, instance: &InstanceName, run: &str) {
+        self.hosts.links().give_up(node, instance, run);
+    }
+
+    /// Begins the link to a node, if there is none. `revision`: up to where it was heard by a daemon before.
+    pub fn link(&self, node: &str, revision: Option<u64>) {
+        self.hosts.links().to(node, revision);
+    }
+
+    /// Brings the files of services that run on other nodes there again; what failed, for people, is told at the end.
+    pub fn bring(&self, services: Vec<(String, Arc<Service>)>, told: Sender<Vec<String>>) {
+        self.hosts.links().bring(services, told);
+    }
+
+    /// A node and those on the way to it.
+    pub fn way(&self, node: &str) -> IndexMap<String, Node> {
+        self.hosts.links().way(node)
+    }
+
+    /// Takes back what was made for the stack as a whole, where nothing of it runs any more: its container network, and the
+    /// agents on other nodes.
+    pub async fn tidy(&self, network: Option<&ContainerNetwork>) {
+        futures_util::future::join(self.hosts.tidy(network), self.hosts.links().end_idle()).await;
+    }
+}
+
+/// Ends what health checks of a daemon that was killed have left.
+async fn end_leftovers(keepers: Keepers) {
+    match keepers.end_leftovers().await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "ended what health checks of an earlier daemon had left"),
+        Err(error) => tracing::warn!(error = chain(&error), "can't look for what health checks have left"),
     }
 }
 
@@ -283,7 +455,9 @@ fn found_run(instance: InstanceName, found: &keeper::FoundRun) -> Found {
             FoundState::Unstartable { error: start_error(*stage, message) }
         }
         keeper::RunState::Running { process } if alive => {
-            FoundState::Running { pid: u32::try_from(process.pid).unwrap_or(0) }
+            let run = Some(found.record.run.to_string());
+            let execution = Execution::Process { pid: u32::try_from(process.pid).ok(), run };
+            FoundState::Running { execution, tells_health: false }
         }
         keeper::RunState::Starting if alive => FoundState::Starting,
         _ if found.liveness == Liveness::OtherBoot => FoundState::Lost { why: "the machine was restarted" },

@@ -7,19 +7,36 @@ use crate::network::{Resolved, ResolvedProbe};
 use async_lock::Semaphore;
 use async_net::TcpStream;
 use command_executor::command::Command;
-use command_executor::executor::{ExecuteError, Executor};
-use command_executor::launcher::LocalLauncher;
+use command_executor::executor::{ExecuteError, Executor, Finished};
+use command_executor::launcher::{
+    DockerExec, DockerExecLauncher, LaunchError, LocalLauncher, PlaceErrorKind,
+};
 use command_executor::process::Exit;
+use futures_lite::AsyncReadExt;
 use futures_util::future::{BoxFuture, join_all};
+use service_registry::model::Execution;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What a message quotes of an output.
 const MOST_QUOTED: usize = 200;
 
+/// Where a run is, for the commands that ask it.
+pub(super) struct Place {
+    resolved: Resolved,
+    execution: Execution,
+}
+
+impl Place {
+    pub(super) fn new(resolved: Resolved, execution: Execution) -> Self {
+        Self { resolved, execution }
+    }
+}
+
 /// The answer to `probe`, at the latest after `timeout`. `commands` bounds how many commands run at the same time.
 pub(super) async fn probe(
     probe: &ResolvedProbe,
-    resolved: &Resolved,
+    place: &Place,
     timeout: Duration,
     commands: &Semaphore,
 ) -> NodeFact {
@@ -28,7 +45,7 @@ pub(super) async fn probe(
         async_io::Timer::after(timeout).await;
         Err(format!("no answer within {timeout:?} from {}", describe(probe)))
     };
-    let answer = futures_lite::future::or(ask(probe, resolved, commands), late).await;
+    let answer = futures_lite::future::or(ask(probe, place, commands), late).await;
     let (ok, message) = match answer {
         Ok(message) => (true, message),
         Err(message) => (false, message),
@@ -40,7 +57,7 @@ fn describe(probe: &ResolvedProbe) -> String {
     match probe {
         ResolvedProbe::Command { argv, .. } => argv.first().cloned().unwrap_or_default(),
         ResolvedProbe::Http { url, method, .. } => format!("{method} {url}"),
-        ResolvedProbe::Tcp { host, port } => format!("{host}:{port}"),
+        ResolvedProbe::Tcp { host, port, .. } => format!("{host}:{port}"),
         ResolvedProbe::All(_) => "all of its probes".into(),
     }
 }
@@ -48,12 +65,12 @@ fn describe(probe: &ResolvedProbe) -> String {
 /// Words for people: what is good, or what is wrong.
 fn ask<'a>(
     probe: &'a ResolvedProbe,
-    resolved: &'a Resolved,
+    place: &'a Place,
     commands: &'a Semaphore,
 ) -> BoxFuture<'a, Result<String, String>> {
     Box::pin(async move {
         match probe {
-            ResolvedProbe::Tcp { host, port } => tcp(host, *port).await,
+            ResolvedProbe::Tcp { host, port, proxied } => tcp(host, *port, *proxied).await,
             ResolvedProbe::Http { url, method, headers, expected_status, expected_body } => {
                 let answer = http::request(url, method, headers)
                     .await
@@ -63,10 +80,10 @@ fn ask<'a>(
             }
             ResolvedProbe::Command { argv, expected_exit, expected_output } => {
                 let _permit = commands.acquire().await;
-                command(argv, *expected_exit, expected_output.as_deref(), resolved).await
+                command(argv, *expected_exit, expected_output.as_deref(), place).await
             }
             ResolvedProbe::All(probes) => {
-                let answers = join_all(probes.iter().map(|probe| ask(probe, resolved, commands))).await;
+                let answers = join_all(probes.iter().map(|probe| ask(probe, place, commands))).await;
                 let count = answers.len();
                 answers.into_iter().collect::<Result<Vec<String>, String>>()?;
                 Ok(format!("all {count} good"))
@@ -75,8 +92,25 @@ fn ask<'a>(
     })
 }
 
-async fn tcp(host: &str, port: u16) -> Result<String, String> {
+/// How long a connection must stay open that a proxy has accepted: it is closed at once where the service refuses.
+const STAYS: Duration = Duration::from_millis(100);
+
+async fn tcp(host: &str, port: u16, proxied: bool) -> Result<String, String> {
     match TcpStream::connect((host, port)).await {
+        Ok(mut stream) if proxied => {
+            let mut first = [0];
+            let closed = async { matches!(stream.read(&mut first).await, Ok(0) | Err(_)) };
+            let open = async {
+                async_io::Timer::after(STAYS).await;
+                false
+            };
+            match futures_lite::future::or(closed, open).await {
+                true => {
+                    Err(format!("{host}:{port} closes connections at once: nothing listens in the container"))
+                }
+                false => Ok(format!("{host}:{port} accepts connections")),
+            }
+        }
         Ok(_) => Ok(format!("{host}:{port} accepts connections")),
         Err(error) => Err(format!("connect to {host}:{port}: {}", http::plain(&error))),
     }
@@ -104,24 +138,10 @@ async fn command(
     argv: &[String],
     expected_exit: i32,
     expected_output: Option<&str>,
-    resolved: &Resolved,
+    place: &Place,
 ) -> Result<String, String> {
-    let Some((program, args)) = argv.split_first() else { return Err("an empty command".into()) };
-    let mut command = Command::new(program)
-        .args(args.iter().cloned())
-        .env_clear()
-        .envs(resolved.env.iter().cloned())
-        .current_dir(&resolved.working_dir);
-    if let Some(user) = user_ids(resolved.user.as_deref(), resolved.group.as_deref())? {
-        command = command.user(user);
-    }
-    // One that hangs while this program is killed must not stay behind; the loop's thread lives as long as the program.
-    let launcher = LocalLauncher::new().killed_with_thread();
-    let finished = match Executor::new(launcher).run(&command).await {
-        Ok(finished) => finished,
-        Err(ExecuteError::Launch(error)) => return Err(super::chain(&error)),
-        Err(error) => return Err(super::chain(&error)),
-    };
+    let program = argv.first().ok_or("an empty command")?;
+    let finished = place.run(argv).await?;
     let output = || {
         let said = if finished.stderr.bytes.is_empty() { &finished.stdout } else { &finished.stderr };
         last_line(&said.bytes)
@@ -136,6 +156,43 @@ async fn command(
             Err(format!("{program} didn't print {text:?}{}", last_line(&finished.stdout.bytes)))
         }
         _ => Ok(format!("{program} exited with code {expected_exit}")),
+    }
+}
+
+impl Place {
+    /// Runs a command where the run is.
+    async fn run(&self, argv: &[String]) -> Result<Finished, String> {
+        let Some((program, args)) = argv.split_first() else { return Err("an empty command".into()) };
+        // One that hangs while this program is killed must not stay behind; the loop's thread lives as long as the program.
+        let here = LocalLauncher::new().killed_with_thread();
+        let command = Command::new(program).args(args.iter().cloned());
+        let Execution::Container { id, .. } = &self.execution else {
+            let command = self.as_the_run(command)?;
+            return Executor::new(here).run(&command).await.map_err(|error| super::chain(&error));
+        };
+        // Through a shell in the container, so that what it starts ends with it; where there is none, without.
+        let inside = DockerExec::new(id);
+        let done = Executor::new(DockerExecLauncher::new(here, inside.clone())).run(&command).await;
+        let done = match done {
+            Err(ExecuteError::Launch(LaunchError::Place(error))) if error.kind == PlaceErrorKind::NoShell => {
+                Executor::new(DockerExecLauncher::new(here, inside.without_shell())).run(&command).await
+            }
+            done => done,
+        };
+        done.map_err(|error| super::chain(&error))
+    }
+
+    /// The command in the folder and the environment of a process, as its user.
+    fn as_the_run(&self, command: Command) -> Result<Command, String> {
+        let resolved = &self.resolved;
+        let mut command = command
+            .env_clear()
+            .envs(resolved.env.iter().cloned())
+            .current_dir(resolved.working_dir.as_deref().unwrap_or(Path::new("/")));
+        if let Some(user) = user_ids(resolved.user.as_deref(), resolved.group.as_deref())? {
+            command = command.user(user);
+        }
+        Ok(command)
     }
 }
 
@@ -155,22 +212,23 @@ fn last_line(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use async_net::TcpListener;
-    use futures_lite::io::{AsyncReadExt, AsyncWriteExt};
+    use futures_lite::io::AsyncWriteExt;
 
-    fn resolved() -> Resolved {
+    fn place() -> Place {
         let path = std::env::var("PATH").unwrap_or_default();
-        Resolved {
-            argv: vec![],
+        let resolved = Resolved {
+            target: crate::network::ResolvedTarget::Process(vec![]),
             env: vec![("PATH".into(), path), ("WHO".into(), "me".into())],
-            working_dir: "/".into(),
+            working_dir: Some("/".into()),
             user: None,
             group: None,
-        }
+        };
+        Place::new(resolved, Execution::None)
     }
 
     fn run(asked: &ResolvedProbe, timeout: Duration) -> (bool, String) {
         let commands = Semaphore::new(1);
-        match smol::block_on(probe(asked, &resolved(), timeout, &commands)) {
+        match smol::block_on(probe(asked, &place(), timeout, &commands)) {
             NodeFact::Probed { ok, message, .. } => (ok, message),
             _ => unreachable!(),
         }
@@ -246,7 +304,7 @@ mod tests {
                 expected_status: vec![],
                 expected_body: body.map(Into::into),
             };
-            let tcp = ResolvedProbe::Tcp { host: "127.0.0.1".into(), port };
+            let tcp = ResolvedProbe::Tcp { host: "127.0.0.1".into(), port, proxied: false };
             for (asked, good) in [
                 (http("/ok", None), true),
                 (http("/ok", Some("ell")), true),
@@ -256,7 +314,7 @@ mod tests {
                 (ResolvedProbe::All(vec![tcp.clone(), http("/bad", None)]), false),
                 (tcp, true),
             ] {
-                let fact = probe(&asked, &resolved(), Duration::from_secs(10), &commands).await;
+                let fact = probe(&asked, &place(), Duration::from_secs(10), &commands).await;
                 assert!(matches!(&fact, NodeFact::Probed { ok, .. } if *ok == good), "{asked:?}: {fact:?}");
             }
             server.cancel().await;

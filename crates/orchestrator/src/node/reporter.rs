@@ -5,7 +5,7 @@ use crate::model::InstanceName;
 use crate::supervisor::Event;
 use async_channel::Sender;
 use command_executor::keeper::{Keepers, Report, RunId};
-use service_registry::model::Exit;
+use service_registry::model::{Execution, Exit};
 use std::time::Duration;
 
 /// The pause after keepers couldn't be heard.
@@ -39,7 +39,9 @@ impl Reporter {
             }
             let (instance, run, fact) = match report {
                 Report::Started { instance, run, pid } => {
-                    (instance, run, NodeFact::Started { pid: u32::try_from(pid).unwrap_or(0) })
+                    let execution =
+                        Execution::Process { pid: u32::try_from(pid).ok(), run: Some(run.to_string()) };
+                    (instance, run, NodeFact::Started { execution, tells_health: false })
                 }
                 Report::StartFailed { instance, run, stage, message, .. } => {
                     (instance, run, NodeFact::StartFailed { error: start_error(stage, &message) })
@@ -72,9 +74,12 @@ impl Reporter {
     /// What was handed to it and hasn't reported may or may not exist: it is ended, so that it doesn't.
     async fn zygote_lost(&self) -> bool {
         tracing::warn!("the zygote was killed; services go on, a new one is made at the next start");
-        let unreported = std::mem::take(&mut *lock(&self.unreported));
-        for (run, instance) in unreported {
-            let error = match self.keepers.ensure_gone(&instance.to_string(), run).await {
+        // Only those: others may have been handed to the next zygote since, and are about to be.
+        for (instance, run) in self.keepers.take_unheard_of() {
+            lock(&self.unreported).remove(&run);
+            let gone = self.keepers.ensure_gone(&instance, run).await;
+            let Ok(instance) = instance.parse() else { continue };
+            let error = match gone {
                 Ok(_) => "the zygote was killed while it was started".into(),
                 Err(error) => chain(&error),
             };

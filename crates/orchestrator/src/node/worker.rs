@@ -1,10 +1,11 @@
 //! Orders, on their way to keepers and probes.
 
 use super::{
-    Launch, Listeners, NodeEvent, NodeFact, Order, Orders, Question, Spawner, UnderWay, Unreported, chain,
-    exit_of, holder, lock, probe,
+    Hosts, Installs, Launch, Listeners, NodeEvent, NodeFact, Order, Orders, Question, ResolvedTarget,
+    Spawner, StopHow, UnderWay, Unreported, chain, exit_of, holder, lock, probe,
 };
 use crate::model::InstanceName;
+use crate::network::PackageSpec;
 use crate::supervisor::Event;
 use async_channel::Sender;
 use async_lock::Semaphore;
@@ -27,6 +28,8 @@ pub(super) struct Worker {
     pub(super) commands: Arc<Semaphore>,
     pub(super) unreported: Unreported,
     pub(super) under_way: UnderWay,
+    pub(super) hosts: Hosts,
+    pub(super) installs: Installs,
 }
 
 impl Worker {
@@ -37,7 +40,13 @@ impl Worker {
             let mut next = Some(first);
             while let Some(order) = next {
                 match order {
-                    Order::Start(launch) => starts.push(*launch),
+                    Order::Start(launch) => match &launch.resolved.target {
+                        ResolvedTarget::Package(package) => {
+                            let package = PackageSpec::clone(package);
+                            self.installs.begin(*launch, package, orders.clone());
+                        }
+                        _ => starts.push(*launch),
+                    },
                     other => {
                         self.launch(std::mem::take(&mut starts)).await;
                         if !self.carry_out(other).await {
@@ -54,16 +63,37 @@ impl Worker {
     async fn carry_out(&self, order: Order) -> bool {
         match order {
             Order::Start(launch) => self.launch(vec![*launch]).await,
-            Order::Stop { instance, run, signal, timeout, force } => {
+            Order::Stop { instance, run, how } => {
                 self.under_way.end(&instance, &run);
-                self.stop(&instance, &run, StopRequest { signal, timeout, kill: force }).await;
+                if self.installs.end(&instance, &run) {
+                    let exit = Exit::unknown("it was stopped before it began");
+                    let fact = NodeFact::Exited { exit };
+                    let _ = self.events.send(Event::Node(NodeEvent { instance, run, fact })).await;
+                    return true;
+                }
+                if !self.hosts.stop(&instance, &run, how) {
+                    self.stop(&instance, &run, how).await;
+                }
+            }
+            Order::Ask { instance, run, node, timeout } => {
+                return self.hosts.ask(instance, run, &node, timeout);
+            }
+            Order::Renew { instance, run, until } => {
+                if let Ok(id) = run.parse::<RunId>()
+                    && let Err(error) = self.keepers.renew(&instance.to_string(), id, until).await
+                {
+                    tracing::debug!(%instance, %error, "its lease can't be renewed");
+                }
             }
             Order::Probe(question) => {
-                let Question { instance, run, probe, resolved, timeout } = *question;
+                let Question { instance, run, probe, mut resolved, timeout, execution } = *question;
+                let (name, value) = self.keepers.command_marker();
+                resolved.env.push((name.into(), value.into()));
                 let (events, commands) = (self.events.clone(), self.commands.clone());
                 let (under_way, ended) = (self.under_way.clone(), self.under_way.begin(&instance, &run));
+                let place = probe::Place::new(resolved, execution);
                 let task = async move {
-                    let asking = probe::probe(&probe, &resolved, timeout, &commands);
+                    let asking = probe::probe(&probe, &place, timeout, &commands);
                     // What is about to end isn't asked any more, and a command that asks it ends with it.
                     let pointless = async {
                         let _ = ended.recv().await;
@@ -96,13 +126,12 @@ impl Worker {
         let mut specs = Vec::new();
         for launch in launches {
             let (instance, run) = (launch.instance.clone(), launch.run.clone());
-            match spec(launch, &listeners) {
-                Ok(spec) => {
-                    lock(&self.unreported).insert(spec.run, instance);
-                    specs.push(spec);
-                }
-                Err(error) => self.failed(instance, run, error).await,
+            if let Err(error) = self.hand_over(launch, &listeners, &mut specs) {
+                self.failed(instance, run, error).await;
             }
+        }
+        if specs.is_empty() {
+            return;
         }
         let Err(error) = self.keepers.start_many(&specs).await else { return };
         tracing::debug!(%error, "a burst of starts was refused, each is tried alone");
@@ -116,12 +145,37 @@ impl Worker {
         }
     }
 
+    /// A process becomes a spec for a keeper; everything else begins at once with whoever keeps it.
+    fn hand_over(
+        &self,
+        launch: Launch,
+        listeners: &Listeners,
+        specs: &mut Vec<RunSpec>,
+    ) -> Result<(), String> {
+        // What another process listens on can't be had, and its answers to our probes would be taken for the service's.
+        // Units and what was joined may be up already, and a container engine says itself what it can't publish.
+        let binds = matches!(launch.resolved.target, ResolvedTarget::Process(_));
+        if let Some(port) = launch.ports.iter().copied().find(|port| binds && listeners.contains(*port)) {
+            let by = holder(port).map(|holder| format!(" by {holder}")).unwrap_or_default();
+            return Err(format!("port {port} is in use{by}"));
+        }
+        if !matches!(launch.resolved.target, ResolvedTarget::Process(_)) {
+            return self.hosts.start(launch);
+        }
+        let instance = launch.instance.clone();
+        let spec = spec(launch)?;
+        lock(&self.unreported).insert(spec.run, instance);
+        specs.push(spec);
+        Ok(())
+    }
+
     async fn failed(&self, instance: InstanceName, run: String, error: String) {
         let event = NodeEvent { instance, run, fact: NodeFact::StartFailed { error } };
         let _ = self.events.send(Event::Node(event)).await;
     }
 
-    async fn stop(&self, instance: &InstanceName, run: &str, request: StopRequest) {
+    async fn stop(&self, instance: &InstanceName, run: &str, how: StopHow) {
+        let request = StopRequest { signal: how.signal, timeout: how.timeout, kill: how.kill };
         let Ok(id) = run.parse::<RunId>() else { return };
         let Err(error) = self.keepers.stop(&instance.to_string(), id, request).await else { return };
         tracing::debug!(%instance, %error, "stop didn't reach the keeper");
@@ -162,20 +216,18 @@ fn unseen() -> Exit {
 }
 
 /// What a keeper is told about a launch.
-fn spec(launch: Launch, listeners: &Listeners) -> Result<RunSpec, String> {
-    // What another process listens on can't be had, and its answers to our probes would be taken for the service's.
-    if let Some(port) = launch.ports.iter().copied().find(|port| listeners.contains(*port)) {
-        let by = holder(port).map(|holder| format!(" by {holder}")).unwrap_or_default();
-        return Err(format!("port {port} is in use{by}"));
-    }
+fn spec(launch: Launch) -> Result<RunSpec, String> {
+    let ResolvedTarget::Process(argv) = launch.resolved.target else {
+        return Err("only a process can have a keeper".into());
+    };
     let service = &launch.service;
     let run: RunId = launch.run.parse().map_err(|error| format!("{error}"))?;
     Ok(RunSpec {
         instance: launch.instance.to_string(),
         run,
-        argv: launch.resolved.argv.into_iter().map(Into::into).collect(),
+        argv: argv.into_iter().map(Into::into).collect(),
         env: launch.resolved.env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
-        cwd: launch.resolved.working_dir,
+        cwd: launch.resolved.working_dir.unwrap_or_else(|| "/".into()),
         user: launch.resolved.user,
         group: launch.resolved.group,
         stop_signal: service.stop_signal.number(),
@@ -189,5 +241,6 @@ fn spec(launch: Launch, listeners: &Listeners) -> Result<RunSpec, String> {
             keep_runs: service.logs.keep_runs,
         },
         stdin: false,
+        lease_until: launch.lease_until,
     })
 }

@@ -9,15 +9,17 @@
 //! is because issuing one changes what is observed ([`Observed::issue_start`] and its siblings).
 
 mod node;
+mod place;
 mod simulate;
 mod stack;
 #[cfg(test)]
 mod tests;
 
 pub use node::plan_node;
+pub use place::{Unplaced, allowed, fits, node_named, place};
 pub use simulate::simulate;
-pub(crate) use stack::comes_back;
 pub use stack::plan_stack;
+pub(crate) use stack::{FORGOTTEN, comes_back};
 
 use crate::model::{InstanceName, Service, Stack};
 use crate::observed::{Moment, Observed, StopCause};
@@ -25,10 +27,18 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use service_registry::model::{Reason, ReasonCode};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Quick deaths in a row after which a service counts as failing: its dependents are shown as blocked, and a `start` that
 /// waits for it gives up waiting. It is still restarted.
 pub const FAILING_AFTER_DEATHS: u32 = 3;
+
+/// How long what may be started elsewhere (`on_node_loss: reschedule`) runs on after its agent last answered. The agent counts
+/// from the moment at which it answered, the daemon from the later one at which it heard that, so the daemon never thinks
+/// it over before it is.
+pub const LEASE: Duration = Duration::from_secs(10);
+/// What the daemon waits on top, for clocks that don't run alike and for what is killed to be gone.
+pub const MARGIN: Duration = Duration::from_secs(2);
 
 /// What is wanted, instance by instance, in the order of the file that wanted it first.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -47,6 +57,9 @@ pub struct Wish {
     /// Raised by every command that wants a new run: a run of an older epoch is replaced, a failure of an older epoch is
     /// forgotten.
     pub epoch: u64,
+    /// On an agent: the run of the project's daemon that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignment: Option<String>,
 }
 
 /// Up or down.
@@ -75,6 +88,8 @@ pub struct Assignment {
     pub goal: Goal,
     /// The runs of the dependencies now; a start remembers them.
     pub dependencies: Vec<(InstanceName, String)>,
+    /// Whether it may run only under a lease: on an agent, what is started elsewhere if this node is lost.
+    pub leased: bool,
 }
 
 /// Run, wait, or stop.

@@ -22,6 +22,15 @@ pub fn plan_node(assignments: &[Assignment], observed: &Observed, now: Moment) -
     for assignment in assignments {
         let seen = observed.get(&assignment.instance).unwrap_or(&idle);
         match &assignment.goal {
+            Goal::Run
+                if !seen.is_live()
+                    && assignment.leased
+                    && observed.lease.is_none_or(|until| until <= now) =>
+            {
+                // Another node may run it by now.
+                let why = reason(ReasonCode::Waiting, "waiting for a lease from the project's daemon");
+                plan.waiting.push((assignment.instance.clone(), why));
+            }
             Goal::Run if !seen.is_live() => start(&mut plan, assignment, seen, now),
             Goal::Run => watch(&mut plan, assignment, seen, now),
             Goal::Hold(reason) => {
@@ -96,6 +105,9 @@ fn watch(plan: &mut Plan, assignment: &Assignment, seen: &Instance, now: Moment)
             overdue(plan, assignment, run, seen, now);
         }
         Phase::Starting(run) => overdue(plan, assignment, run, seen, now),
+        Phase::Returning { why, .. } => {
+            plan.waiting.push((assignment.instance.clone(), reason(ReasonCode::Backoff, why.as_str())));
+        }
         Phase::Stopping { run, issued, force, cause } => {
             remind(plan, assignment, run, *issued, *force, *cause, now)
         }
@@ -104,11 +116,13 @@ fn watch(plan: &mut Plan, assignment: &Assignment, seen: &Instance, now: Moment)
 }
 
 fn unhealthy_restart(run: &Run, seen: &Instance) -> bool {
-    run.service.on_unhealthy == OnUnhealthy::Restart && seen.health.verdict == Verdict::Unhealthy
+    !run.is_elsewhere()
+        && run.service.on_unhealthy == OnUnhealthy::Restart
+        && seen.health.verdict == Verdict::Unhealthy
 }
 
 fn probe(plan: &mut Plan, assignment: &Assignment, run: &Run, seen: &Instance, now: Moment) {
-    let Some(check) = run.health_check() else { return };
+    let Some(check) = run.health_check().filter(|_| !run.is_elsewhere()) else { return };
     let due = match (seen.health.due(check), seen.health.in_flight) {
         (Some(due), _) => due,
         (None, Some(since)) => since + check.timeout + PROBE_MARGIN,
@@ -143,7 +157,9 @@ fn stop(
     now: Moment,
 ) {
     match &seen.phase {
-        Phase::Starting(run) | Phase::Running(run) => push_stop(plan, assignment, run, force, cause),
+        Phase::Starting(run) | Phase::Running(run) | Phase::Returning { run, .. } => {
+            push_stop(plan, assignment, run, force, cause);
+        }
         Phase::Stopping { run, force: was, cause: old, .. } if (force && !was) || escalates(cause, *old) => {
             push_stop(plan, assignment, run, force || *was, cause);
         }

@@ -1,9 +1,10 @@
 //! What a plan would do if every step succeeded: `--dry-run`.
 
 use super::{Desired, Step, plan};
+use crate::health::Verdict;
 use crate::model::{Role, Stack};
-use crate::observed::{Fact, Moment, Observed, Run};
-use service_registry::model::Exit;
+use crate::observed::{Fact, Moment, NodeSeen, Observed, Run};
+use service_registry::model::{Execution, Exit};
 use std::collections::BTreeMap;
 
 /// More rounds than any stack needs: one per start, stop and restart of each service would be the longest chain.
@@ -13,6 +14,9 @@ const MOST_ROUNDS: usize = 100_000;
 /// same time. Folds the plan over a world in which every step succeeds at once.
 pub fn simulate(stack: &Stack, desired: &Desired, observed: &Observed, now: Moment) -> Vec<Vec<Step>> {
     let mut world = observed.clone();
+    for node in desired.wishes.values().filter_map(|wish| wish.service.host.as_ref()) {
+        world.nodes.insert(node.clone(), NodeSeen::Up);
+    }
     let mut rounds = Vec::new();
     for round in 0..MOST_ROUNDS {
         let plan = plan(stack, desired, &world, now);
@@ -42,30 +46,27 @@ fn carry_out(world: &mut Observed, step: &Step, round: usize, now: Moment) {
                 id: id.clone(),
                 epoch: *epoch,
                 began: now,
-                pid: None,
+                execution: Execution::None,
+                started: false,
+                tells_health: false,
                 service: service.clone(),
                 dependencies: dependencies.clone(),
                 given: BTreeMap::new(),
+                returned: 0,
             };
             world.issue_start(instance, run, *again);
-            world.apply(instance, &id, Fact::Started { pid: 0 }, now);
+            world.apply(instance, &id, Fact::process(0, &*id), now);
+            if service.host.is_some() {
+                // Its agent probes it, and tells.
+                world.apply(instance, &id, Fact::Told { verdict: Verdict::Healthy }, now);
+            }
             if service.role == Role::Task {
-                world.apply(
-                    instance,
-                    &id,
-                    Fact::Exited { exit: Exit { code: Some(0), signal: None, unknown: None } },
-                    now,
-                );
+                world.apply(instance, &id, Fact::Exited { exit: Exit::with_code(0) }, now);
             }
         }
         Step::Stop { instance, run, force, cause } => {
             world.issue_stop(instance, *force, *cause, now);
-            world.apply(
-                instance,
-                run,
-                Fact::Exited { exit: Exit { code: Some(0), signal: None, unknown: None } },
-                now,
-            );
+            world.apply(instance, run, Fact::Exited { exit: Exit::with_code(0) }, now);
         }
         Step::Probe { instance, run } => {
             let threshold = world

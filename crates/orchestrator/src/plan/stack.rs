@@ -4,9 +4,10 @@ use super::{Assignment, Desired, FAILING_AFTER_DEATHS, Goal, Wish, WishGoal, rea
 use crate::graph;
 use crate::health::Verdict;
 use crate::model::{
-    Condition, InstanceName, OnDependencyFailure, RestartPolicy, Role, Service, ServiceName, Stack,
+    Condition, InstanceName, OnDependencyFailure, OnNodeLoss, RestartPolicy, Role, Service, ServiceName,
+    Stack,
 };
-use crate::observed::{Instance, Observed, Phase, StopCause};
+use crate::observed::{Instance, NodeSeen, Observed, Phase, StopCause};
 use service_registry::model::{Exit, Reason, ReasonCode};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ pub fn plan_stack(_stack: &Stack, desired: &Desired, observed: &Observed) -> Vec
             epoch: wish.epoch,
             goal: view.goal(instance, wish),
             dependencies: view.dependency_runs(&wish.service),
+            leased: wish.assignment.is_some() && wish.service.on_node_loss == OnNodeLoss::Reschedule,
         })
         .collect()
 }
@@ -35,7 +37,7 @@ struct View<'a> {
     dependents: HashMap<&'a ServiceName, Vec<&'a InstanceName>>,
     idle: Instance,
     /// Gates that were asked for already: a diamond must not be walked once per path.
-    gates: RefCell<HashMap<ServiceName, Gate>>,
+    gates: RefCell<HashMap<(ServiceName, Option<String>), Gate>>,
 }
 
 /// How far a chain of waiting dependencies is followed to find what blocks it.
@@ -49,6 +51,8 @@ enum Gate {
     Waiting(String),
     /// It won't open by itself, or not soon.
     Blocked(String),
+    /// The node can't be reached.
+    Unreachable(String),
 }
 
 impl<'a> View<'a> {
@@ -121,7 +125,7 @@ impl<'a> View<'a> {
                 let wanted =
                     self.desired.wishes.get(dependency).is_some_and(|wish| wish.goal == WishGoal::Up);
                 let now = self.seen(dependency);
-                wanted && !(now.is_live() && now.run().is_some_and(|run| run.id == *id))
+                wanted && !now.run().is_some_and(|run| now.is_live() && run.is_in_life(id, &now.phase))
             });
         if lost { Goal::Stop { force: false, cause: StopCause::Dependency } } else { Goal::Run }
     }
@@ -137,17 +141,36 @@ impl<'a> View<'a> {
             Gate::Open => Goal::Run,
             Gate::Waiting(message) => Goal::Hold(reason(ReasonCode::Waiting, message)),
             Gate::Blocked(message) => Goal::Hold(reason(ReasonCode::Blocked, message)),
+            Gate::Unreachable(message) => Goal::Hold(reason(ReasonCode::Unreachable, message)),
         }
     }
 
     /// The first dependency that is blocked, else the first that is waited for.
     fn gate(&self, service: &Service, depth: usize) -> Gate {
-        if let Some(gate) = self.gates.borrow().get(&service.name) {
+        // Instances of one service may be on several nodes.
+        let key = (service.name.clone(), service.host.clone());
+        if let Some(gate) = self.gates.borrow().get(&key) {
             return gate.clone();
         }
-        let gate = self.closed_by(service, depth);
-        self.gates.borrow_mut().insert(service.name.clone(), gate.clone());
+        let gate = match self.node(service) {
+            Gate::Open => self.closed_by(service, depth),
+            closed => closed,
+        };
+        self.gates.borrow_mut().insert(key, gate.clone());
         gate
+    }
+
+    /// Whether the node that it is placed on can be told to start it.
+    fn node(&self, service: &Service) -> Gate {
+        let Some(node) = &service.host else { return Gate::Open };
+        match self.observed.nodes.get(node) {
+            Some(NodeSeen::Up) => Gate::Open,
+            Some(NodeSeen::Lost { why, .. }) => Gate::Unreachable(format!("node {node}: {why}")),
+            Some(NodeSeen::Connecting { progress }) if !progress.is_empty() => {
+                Gate::Waiting(format!("node {node}: {progress}"))
+            }
+            Some(NodeSeen::Connecting { .. }) | None => Gate::Waiting(format!("connecting to node {node}")),
+        }
     }
 
     fn closed_by(&self, service: &Service, depth: usize) -> Gate {
@@ -160,7 +183,7 @@ impl<'a> View<'a> {
                 match self.dependency(instance, wish, condition, depth) {
                     Gate::Open => {}
                     Gate::Waiting(message) => waiting = waiting.or(Some(message)),
-                    blocked @ Gate::Blocked(_) => return blocked,
+                    blocked @ (Gate::Blocked(_) | Gate::Unreachable(_)) => return blocked,
                 }
             }
         }
@@ -173,6 +196,12 @@ impl<'a> View<'a> {
         if wish.goal != WishGoal::Up {
             return Gate::Blocked(format!("needs {label}, which was stopped"));
         }
+        // What was last heard of it may not be so any more.
+        if let (true, Some(node)) = (seen.is_live(), &wish.service.host)
+            && matches!(self.observed.nodes.get(node), Some(NodeSeen::Lost { .. }))
+        {
+            return Gate::Waiting(format!("waiting for {label}: node {node} is lost"));
+        }
         // A run for an older wish is about to be replaced; its successor counts.
         let current = seen.run().is_some_and(|run| run.epoch >= wish.epoch);
         match (&seen.phase, condition) {
@@ -180,7 +209,7 @@ impl<'a> View<'a> {
             (Phase::Running(_), Condition::Started) if current => Gate::Open,
             (Phase::Running(run), Condition::Healthy) if current => {
                 let healthy = seen.ready && seen.health.verdict != Verdict::Unhealthy;
-                if healthy || run.health_check().is_none() {
+                if healthy || !run.is_checked() {
                     Gate::Open
                 } else {
                     Gate::Waiting(format!("waiting for {label} to be healthy"))
@@ -191,6 +220,9 @@ impl<'a> View<'a> {
             }
             (Phase::Ended { .. } | Phase::Unstartable { .. }, _) if current => {
                 self.ended_dependency(name, wish, seen, depth)
+            }
+            (Phase::Returning { why, .. }, _) if seen.deaths >= FAILING_AFTER_DEATHS => {
+                Gate::Blocked(format!("needs {label}, which keeps failing: {why}"))
             }
             (Phase::Running(_), Condition::Completed) if current => {
                 Gate::Waiting(format!("waiting for {label} to complete"))
@@ -221,9 +253,14 @@ impl<'a> View<'a> {
 
     /// What waits for something blocked is blocked by it; at the end of a very long chain it just waits.
     fn unstarted_dependency(&self, name: &InstanceName, wish: &Wish, depth: usize) -> Gate {
-        if depth < DEEPEST_EXPLANATION
-            && let Gate::Blocked(message) = self.gate(&wish.service, depth + 1)
-        {
+        if depth >= DEEPEST_EXPLANATION {
+            return Gate::Waiting(format!("waiting for {}", self.label(name)));
+        }
+        let gate = self.gate(&wish.service, depth + 1);
+        if let Gate::Unreachable(message) = gate {
+            return Gate::Blocked(format!("needs {}, which can't be started: {message}", self.label(name)));
+        }
+        if let Gate::Blocked(message) = gate {
             // The root of it is what helps: not "needs a, which needs b, which needs c …".
             return Gate::Blocked(match message.split_once(", which ") {
                 Some(_) => message,
@@ -239,7 +276,7 @@ impl<'a> View<'a> {
             .filter_map(|(name, _)| self.instances.get(name))
             .flatten()
             .filter(|(_, wish)| wish.service.role == Role::Service)
-            .filter_map(|(name, _)| Some(((*name).clone(), self.seen(name).run()?.id.clone())))
+            .filter_map(|(name, _)| Some(((*name).clone(), self.seen(name).run()?.life())))
             .collect()
     }
 }
@@ -250,6 +287,9 @@ fn is_held(wish: &Wish, seen: &Instance) -> bool {
         if run.epoch >= wish.epoch && run.service.on_dependency_failure == OnDependencyFailure::Hold)
 }
 
+/// How a run ended of which the agent that had it knows nothing any more.
+pub(crate) const FORGOTTEN: &str = "the agent there knows nothing of it";
+
 /// Whether the restart policy starts an ended instance again by itself.
 pub(crate) fn comes_back(service: &Service, seen: &Instance) -> bool {
     let (exit, cause) = match &seen.phase {
@@ -257,8 +297,11 @@ pub(crate) fn comes_back(service: &Service, seen: &Instance) -> bool {
         Phase::Unstartable { .. } => (None, None),
         _ => return true,
     };
+    let elsewhere = service.host.is_some();
     match cause {
         Some(StopCause::Replaced | StopCause::Dependency | StopCause::Wish) => return true,
+        // The agent there has started it as often as its policy allows; but of what it has lost it knows nothing.
+        _ if elsewhere && exit.is_none_or(|exit| exit.unknown.as_deref() != Some(FORGOTTEN)) => return false,
         Some(StopCause::Unhealthy) if service.restart.policy != RestartPolicy::No => {
             return retries_left(service, seen);
         }

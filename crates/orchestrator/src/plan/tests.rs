@@ -8,12 +8,15 @@ use crate::model::{
     Stack,
 };
 use crate::network::PortRange;
-use crate::observed::{Fact, Phase, Run};
+use crate::observed::{Fact, NodeSeen, Phase, Run};
 use crate::testing::{self, instance};
 use proptest::prelude::*;
 use service_registry::model::Exit;
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// The other node of the random stacks.
+const NODE: &str = "n1";
 
 /// A stack, its planner, and a reality that the planner only hears about.
 #[derive(Clone)]
@@ -107,6 +110,10 @@ impl Sim {
                 self.log.push(format!("{}start {instance}", if again { "re" } else { "" }));
                 assert!(!self.real.contains_key(&instance), "a second copy of {instance}");
                 self.check_dependencies(&service);
+                assert!(
+                    service.host.is_none() || self.node_is_up(),
+                    "{instance} is started on a node that is lost"
+                );
                 assert_eq!(
                     self.world.desired.wishes[&instance].goal,
                     WishGoal::Up,
@@ -119,7 +126,10 @@ impl Sim {
                     id,
                     epoch,
                     began: self.now,
-                    pid: None,
+                    execution: service_registry::model::Execution::None,
+                    started: false,
+                    tells_health: false,
+                    returned: 0,
                     given: self.given(&service),
                     service,
                     dependencies,
@@ -136,7 +146,10 @@ impl Sim {
                 }
                 self.world.observed.issue_stop(&instance, force, cause, self.now);
             }
-            Step::Probe { instance, .. } => self.world.observed.issue_probe(&instance, self.now),
+            Step::Probe { instance, .. } => {
+                assert!(!self.is_elsewhere(&instance), "an agent probes {instance}");
+                self.world.observed.issue_probe(&instance, self.now);
+            }
         }
     }
 
@@ -145,7 +158,18 @@ impl Sim {
             let first = InstanceName::new(name.clone(), 1);
             self.world.desired.wishes.get(&first).map(|wish| wish.service.as_ref())
         };
-        crate::network::given(service, &lookup, &self.world.leases)
+        let instance = InstanceName::new(service.name.clone(), 1);
+        crate::network::given(&crate::network::Caller {
+            instance: &instance,
+            service,
+            view: crate::network::View::of(service),
+            lookup: &lookup,
+            leases: &self.world.leases,
+            network: None,
+            addresses: &self.world.addresses,
+            sites: &self.world.sites,
+            secrets: &BTreeMap::new(),
+        })
     }
 
     fn check_dependencies(&self, service: &Service) {
@@ -185,11 +209,47 @@ impl Sim {
             real.up = true;
             real.run.clone()
         });
-        self.fact(&name, &run.unwrap(), Fact::Started { pid: 7 });
+        self.fact(&name, &run.unwrap(), Fact::process(7, ""));
+    }
+
+    fn node_is_up(&self) -> bool {
+        self.world.observed.nodes.get(NODE) == Some(&NodeSeen::Up)
+    }
+
+    fn node(&mut self, up: bool) {
+        let lost =
+            NodeSeen::Lost { since: Default::default(), last: self.now, why: "cut".into(), heard: true };
+        self.world.observed.nodes.insert(NODE.into(), if up { NodeSeen::Up } else { lost });
+        self.settle_plan();
+    }
+
+    fn is_elsewhere(&self, name: &InstanceName) -> bool {
+        self.world.observed.get(name).and_then(|seen| seen.run()).is_some_and(Run::is_elsewhere)
+    }
+
+    /// Whether anything can be heard of it.
+    fn is_heard(&self, name: &InstanceName) -> bool {
+        !self.is_elsewhere(name) || self.node_is_up()
+    }
+
+    /// An agent starts what its policy wants started again by itself.
+    fn returns(&mut self, name: &InstanceName, code: i32) -> bool {
+        let Some(run) = self.world.observed.get(name).and_then(|seen| seen.run()).cloned() else {
+            return false;
+        };
+        let exit = Exit::with_code(code);
+        let wanted = run.is_elsewhere() && stack::wants_restart(&run.service, Some(&exit));
+        let Some(real) = self.real.get_mut(name).filter(|real| wanted && !real.ending) else { return false };
+        real.up = false;
+        self.fact(name, &run.id, Fact::Returning { exit, why: "it ended".into(), deaths: 1 });
+        true
     }
 
     fn exit(&mut self, name: &str, code: i32) {
         let name = instance(name);
+        if self.returns(&name, code) {
+            return;
+        }
         let real = self.real.remove(&name).unwrap();
         self.fact(&name, &real.run, Fact::Exited { exit: Exit::with_code(code) });
     }
@@ -197,6 +257,10 @@ impl Sim {
     fn probed(&mut self, name: &str, ok: bool) {
         let name = instance(name);
         let run = self.real[&name].run.clone();
+        if self.is_elsewhere(&name) {
+            let verdict = if ok { Verdict::Healthy } else { Verdict::Unhealthy };
+            return self.fact(&name, &run, Fact::Told { verdict });
+        }
         self.fact(&name, &run, Fact::Probed { ok });
     }
 
@@ -221,13 +285,19 @@ impl Sim {
 
     /// Lets everything happen that was set in motion: starts succeed, stops end, probes are good, timers fire.
     fn quiesce(&mut self) {
+        self.node(true);
         for _ in 0..300 {
             let names: Vec<InstanceName> = self.real.keys().cloned().collect();
             let mut moved = false;
             for name in names {
                 let Some(real) = self.real.get(&name).cloned() else { continue };
-                let probing =
-                    self.world.observed.get(&name).is_some_and(|seen| seen.health.in_flight.is_some());
+                let told =
+                    |seen: &Instance| seen.run().is_some_and(|run| run.is_elsewhere() && run.is_checked());
+                let probing = self
+                    .world
+                    .observed
+                    .get(&name)
+                    .is_some_and(|seen| seen.health.in_flight.is_some() || told(seen));
                 if real.ending {
                     self.exit(&name.to_string(), 143);
                 } else if !real.up {
@@ -295,7 +365,9 @@ impl Sim {
                     !stack::comes_back(&wish.service, &seen)
                         || matches!(reason, Some(ReasonCode::Blocked | ReasonCode::Held))
                 }
-                (WishGoal::Up, Phase::Starting(_) | Phase::Stopping { .. }) => false,
+                (WishGoal::Up, Phase::Starting(_) | Phase::Returning { .. } | Phase::Stopping { .. }) => {
+                    false
+                }
                 (WishGoal::Up, _) => {
                     matches!(reason, Some(ReasonCode::Blocked | ReasonCode::Held | ReasonCode::GaveUp))
                 }
@@ -318,6 +390,7 @@ impl Sim {
                     Phase::Stopping { run, force, cause, .. } if cause != StopCause::Wish => {
                         Phase::Stopping { run, issued: self.now, force, cause }
                     }
+                    Phase::Returning { exit, why, .. } => Phase::Returning { run, exit, why },
                     _ if real.up => Phase::Running(run),
                     _ => Phase::Starting(run),
                 },
@@ -565,7 +638,7 @@ fn late_facts_change_nothing() {
     sim.up("web-1");
     sim.take_log();
     sim.fact(&instance("web-1"), &old, Fact::Exited { exit: Exit::with_code(9) });
-    sim.fact(&instance("web-1"), &old, Fact::Started { pid: 1 });
+    sim.fact(&instance("web-1"), &old, Fact::process(1, ""));
     assert_eq!(sim.take_log(), "");
     assert!(matches!(sim.world.observed.get(&instance("web-1")).unwrap().phase, Phase::Running(_)));
 }
@@ -602,6 +675,7 @@ enum Op {
     Advance(u64),
     Late(u8),
     DaemonRestart,
+    Node(bool),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -618,6 +692,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0u64..40_000).prop_map(Op::Advance),
         1 => any::<u8>().prop_map(Op::Late),
         1 => Just(Op::DaemonRestart),
+        3 => prop::bool::weighted(0.7).prop_map(Op::Node),
     ]
 }
 
@@ -626,8 +701,10 @@ fn random_stack() -> impl Strategy<Value = Stack> {
     let service = (prop::collection::vec((any::<u8>(), 0u8..4), 0..3), any::<[u8; 6]>());
     prop::collection::vec(service, 1..8).prop_map(|services| {
         let mut stack = testing::stack("");
+        stack.nodes.insert(NODE.into(), testing::node("10.0.0.1", &[]));
         for (i, (needs, dice)) in services.into_iter().enumerate() {
             let mut service = testing::service(&format!("s{i}"));
+            service.host = (dice[4] % 3 == 0).then(|| NODE.to_owned());
             if dice[0] % 5 == 0 {
                 service.role = Role::Task;
                 service.restart.policy = RestartPolicy::No;
@@ -705,25 +782,30 @@ fn happen(sim: &mut Sim, op: &Op) {
         Op::Up(n) => {
             let launching: Vec<InstanceName> =
                 sim.real.iter().filter(|(_, real)| !real.up).map(|(name, _)| name.clone()).collect();
-            if let Some(name) = launching.get(usize::from(*n) % launching.len().max(1)) {
+            let launching = launching.get(usize::from(*n) % launching.len().max(1));
+            if let Some(name) = launching.filter(|name| sim.is_heard(name)) {
                 sim.up(&name.to_string());
             }
         }
         Op::StartFails(n) => {
             let launching: Vec<InstanceName> =
                 sim.real.iter().filter(|(_, real)| !real.up).map(|(name, _)| name.clone()).collect();
-            if let Some(name) = launching.get(usize::from(*n) % launching.len().max(1)) {
+            let launching = launching.get(usize::from(*n) % launching.len().max(1));
+            let starting = |name: &InstanceName| {
+                matches!(sim.world.observed.get(name).map(|seen| &seen.phase), Some(Phase::Starting(_)))
+            };
+            if let Some(name) = launching.filter(|name| sim.is_heard(name) && starting(name)) {
                 let real = sim.real.remove(name).unwrap();
                 sim.fact(name, &real.run, Fact::StartFailed { error: "no such file".into() });
             }
         }
         Op::Exit(n, code) => {
-            if let Some(name) = some_real(sim, *n) {
+            if let Some(name) = some_real(sim, *n).filter(|name| sim.is_heard(name)) {
                 sim.exit(&name.to_string(), *code);
             }
         }
         Op::Probe(n, ok) => {
-            if let Some(name) = some_real(sim, *n) {
+            if let Some(name) = some_real(sim, *n).filter(|name| sim.is_heard(name)) {
                 sim.probed(&name.to_string(), *ok);
             }
         }
@@ -731,12 +813,26 @@ fn happen(sim: &mut Sim, op: &Op) {
         Op::Late(n) => {
             if let Some(name) = some_real(sim, *n) {
                 sim.fact(&name, "run-0", Fact::Exited { exit: Exit::with_code(1) });
-                sim.fact(&name, "run-0", Fact::Started { pid: 1 });
+                sim.fact(&name, "run-0", Fact::process(1, ""));
             }
         }
         Op::DaemonRestart => sim.daemon_restart(),
+        Op::Node(up) => sim.node(*up),
     }
     crate::command::forget(&mut sim.world);
+}
+
+#[test]
+fn stopping_everything_stops_what_was_scaled_to_nothing_and_back() {
+    let mut sim = Sim::new("a:");
+    for op in [Op::Scale(0, 3), Op::Scale(0, 0), Op::Restart(1), Op::Scale(0, 1)] {
+        happen(&mut sim, &op);
+    }
+    sim.quiesce();
+    assert_eq!(sim.real.keys().map(ToString::to_string).collect::<Vec<_>>(), ["a-1"]);
+    sim.stop(&[], false);
+    sim.quiesce();
+    assert!(sim.real.is_empty(), "left: {:?}", sim.real);
 }
 
 proptest! {

@@ -3,11 +3,11 @@
 use super::{PersistError, Supervisor};
 use crate::health::History;
 use crate::model::InstanceName;
-use crate::node::{Found, FoundState, NodeError};
+use crate::node::{Found, FoundState, Launch, NodeError};
 use crate::observed::{Instance, Phase, Run, StopCause};
 use crate::plan::{Wish, WishGoal};
 use jiff::Timestamp;
-use service_registry::model::{Entry, Execution, Exit, State};
+use service_registry::model::{Entry, Exit, State};
 use std::time::Duration;
 
 /// What was running could not be taken over; nothing was changed.
@@ -23,9 +23,17 @@ pub enum AdoptError {
 
 impl Supervisor {
     /// Brings what is observed to what the keepers' files say. An instance that is recorded but not wanted by anyone is
-    /// left alone, unless it lives: then something is wrong with the store, and it is shown as wanted by its name.
+    /// left alone, unless it lives: then it is ended, as nobody was told that it had been started.
     pub(super) async fn adopt(&mut self) -> Result<(), AdoptError> {
-        let found = self.engine.found().await.map_err(AdoptError::Scan)?;
+        self.know_nodes();
+        for (node, instance, run) in &self.memory.given_up {
+            self.engine.give_up(node, instance, run);
+        }
+        self.link_nodes();
+        let wishes = &self.world.desired.wishes;
+        let mut found =
+            self.engine.found(|name| wishes.contains_key(name)).await.map_err(AdoptError::Scan)?;
+        found.extend(self.engine.found_hosted(self.hosted()).await);
         for found in found {
             let instance = found.instance.clone();
             let Some(wish) = self.world.desired.wishes.get(&instance).cloned() else { continue };
@@ -38,17 +46,42 @@ impl Supervisor {
         Ok(())
     }
 
+    /// The last run of everything that no keeper has: where to look for it.
+    fn hosted(&self) -> Vec<Launch> {
+        let wishes = self.world.desired.wishes.iter();
+        wishes
+            .filter_map(|(instance, wish)| {
+                let note = self.memory.runs.get(instance)?;
+                let service = note.hosted_as.as_ref().unwrap_or(&wish.service);
+                if !service.is_hosted() {
+                    return None;
+                }
+                match self.launch(instance, service, note.run.clone()) {
+                    Ok(launch) => Some(launch),
+                    Err(error) => {
+                        tracing::warn!(%instance, %error, "can't look for it");
+                        None
+                    }
+                }
+            })
+            .collect()
+    }
+
     fn take_over(&self, name: &InstanceName, wish: &Wish, found: Found) -> Instance {
         let note = self.memory.runs.get(name).filter(|note| note.run == found.run);
+        let service = note.and_then(|note| note.hosted_as.clone()).unwrap_or_else(|| wish.service.clone());
         let run = Run {
-            id: found.run,
             // Without a note the daemon died right after it issued the start: for the wish of that time.
             epoch: note.map_or(wish.epoch, |note| note.epoch),
             began: found.began,
-            pid: None,
-            service: wish.service.clone(),
+            execution: crate::view::expected(&service, &found.run),
+            id: found.run,
+            started: false,
+            tells_health: false,
+            service,
             dependencies: note.map(|note| note.dependencies.clone()).unwrap_or_default(),
             given: note.map(|note| note.given.clone()).unwrap_or_default(),
+            returned: 0,
         };
         let cause = note.and_then(|note| note.cause);
         let before = self.registry.get(&name.to_string());
@@ -58,10 +91,14 @@ impl Supervisor {
         let ended = found.ended;
         // What was ready stays so until its checks say otherwise: a daemon's restart is no news about a service.
         let was_ready = before.as_ref().is_some_and(|entry| entry.ready);
-        instance.ready = run.service.health_check.is_none() || was_ready;
+        let checked = run.service.health_check.is_some()
+            || matches!(found.state, FoundState::Running { tells_health: true, .. });
+        instance.ready = !checked || was_ready;
         instance.phase = match found.state {
             FoundState::Starting => Phase::Starting(run),
-            FoundState::Running { pid } => self.still_running(Run { pid: Some(pid), ..run }, wish, cause),
+            FoundState::Running { execution, tells_health } => {
+                self.still_running(Run { execution, started: true, tells_health, ..run }, wish, cause)
+            }
             FoundState::Ended { exit } => {
                 instance.last_error = Some(exit.to_string());
                 let cause = cause.or((wish.goal != WishGoal::Up).then_some(StopCause::Wish));
@@ -98,7 +135,7 @@ impl Supervisor {
             run.began = at;
         }
         let told = before.is_some_and(|entry| {
-            let same = matches!(&entry.execution, Execution::Process { run: Some(id), .. } if *id == run.id);
+            let same = entry.execution.run() == Some(&run.id);
             same && matches!(entry.status.state, State::Failed | State::Stopped)
         });
         if !told {

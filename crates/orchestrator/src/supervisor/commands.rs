@@ -1,14 +1,19 @@
 //! What the loop can be asked, and how it answers.
 
-use super::Supervisor;
-use crate::command::{self, PortSource, Refused, StartRequest, Started, StopRequest};
-use crate::model::{InstanceName, ServiceName, Stack};
-use crate::node::Listeners;
+use super::{NodeStatus, Supervisor};
+use crate::command::{self, AssignRequest, Drained, PortSource, Refused, StartRequest, Started, StopRequest};
+use crate::model::{Attach, InstanceName, Node, Service, ServiceName, Stack, Target};
+use crate::network::ContainerNetwork;
+use crate::node::{Listeners, Order};
+use crate::observed::Moment;
 use crate::plan::{Step, WishGoal, simulate};
 use async_channel::Sender;
+use indexmap::IndexMap;
+use service_registry::model::Execution;
 use service_registry::registry::Durable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Where an answer goes. The asker may be gone.
 pub struct Reply<T>(pub Sender<T>);
@@ -32,10 +37,25 @@ pub enum Command {
     Probe(Vec<String>, Reply<Result<(), Refused>>),
     /// What a command needs to run where this service or instance runs.
     Exec(String, Reply<Result<ExecContext, Refused>>),
+    /// The stack's container network, as far as one is known.
+    Network(Reply<Option<ContainerNetwork>>),
     /// Which services of the stack aren't wanted.
     NotStarted(Reply<Vec<ServiceName>>),
     /// The names that a selection means.
     Select(Vec<String>, Reply<Result<Vec<InstanceName>, Refused>>),
+    /// On an agent: run this. The answer resolves when the wish is safe from a crash.
+    Assign(Box<AssignOrder>, Reply<Result<Durable, Refused>>),
+    /// On an agent: don't run this any more; whether to kill it. As before.
+    Withdraw(InstanceName, String, bool, Reply<Result<Durable, Refused>>),
+    /// Bring the files of these instances to their nodes again, where they run. The answer, once all are there: what failed,
+    /// for people.
+    Bring(Vec<InstanceName>, Reply<Vec<String>>),
+    /// On an agent: the lease lasts until then. There is no answer.
+    Lease(Moment),
+    /// Empty a node, or let it take part again.
+    Drain(String, bool, Reply<Result<(Drained, Durable), Refused>>),
+    /// What is known of other nodes.
+    Nodes(Reply<Vec<NodeStatus>>),
     /// End the loop. What runs goes on.
     End,
     /// End the loop if nothing is wanted to run and nothing does. The answer: whether it ends.
@@ -50,10 +70,22 @@ pub struct StartOrder {
     pub env: BTreeMap<String, String>,
     /// Values of the stack's secrets.
     pub secrets: BTreeMap<String, String>,
+    /// The stack's container network, where it has containers and an engine was there.
+    pub network: Option<ContainerNetwork>,
     /// What to start.
     pub request: StartRequest,
     /// Change nothing.
     pub dry_run: bool,
+}
+
+/// An assignment with what comes along.
+pub struct AssignOrder {
+    /// What to run.
+    pub request: AssignRequest,
+    /// What a process inherits there.
+    pub env: BTreeMap<String, String>,
+    /// The container network there, where it is needed and an engine was there.
+    pub network: Option<ContainerNetwork>,
 }
 
 /// What a start set in motion.
@@ -88,12 +120,18 @@ pub struct ExecContext {
     pub instance: InstanceName,
     /// Its environment.
     pub env: Vec<(String, String)>,
-    /// Its folder.
-    pub working_dir: PathBuf,
+    /// Its folder; `None` is what a container has by itself.
+    pub working_dir: Option<PathBuf>,
+    /// The container that it is, where it is one: its environment is in there.
+    pub container: Option<String>,
     /// Its user.
     pub user: Option<String>,
     /// Its group.
     pub group: Option<String>,
+    /// The node that it is on, if that isn't this machine: its agent knows the rest.
+    pub node: Option<String>,
+    /// That node and those on the way to it.
+    pub way: IndexMap<String, Node>,
 }
 
 /// A `health --run-now` that waits for its probes.
@@ -110,15 +148,25 @@ impl Supervisor {
             Command::Restart(order, force, reply) => reply.send(self.restart_command(*order, force)),
             Command::Probe(names, reply) => self.probe_command(&names, reply),
             Command::Exec(name, reply) => reply.send(self.exec_command(&name)),
+            Command::Network(reply) => reply.send(self.world.network.clone()),
             Command::NotStarted(reply) => reply.send(self.not_started()),
             Command::Select(names, reply) => {
                 reply.send(self.select(&names).map(|set| set.into_iter().collect()))
             }
+            Command::Assign(order, reply) => reply.send(self.assign_command(*order)),
+            Command::Withdraw(instance, run, force, reply) => {
+                reply.send(self.withdraw_command(&instance, &run, force));
+            }
+            Command::Bring(instances, reply) => self.bring_command(&instances, reply),
+            Command::Lease(until) => self.lease(until),
+            Command::Drain(node, on, reply) => reply.send(self.drain_command(&node, on)),
+            Command::Nodes(reply) => reply.send(self.node_statuses()),
             Command::End => self.ended = true,
             Command::EndIfIdle(reply) => {
                 let wanted = self.world.desired.wishes.values().any(|wish| wish.goal == WishGoal::Up);
                 let idle = !wanted && self.running() == 0;
                 self.ended |= idle;
+                self.idle = idle;
                 reply.send(idle);
             }
         }
@@ -133,15 +181,67 @@ impl Supervisor {
         let ports = PortSource { range: self.ports, in_use: &in_use };
         if order.dry_run {
             let mut after = before;
+            after.network = order.network.or(after.network);
             let outcome = command::start(&mut after, stack, &order.request, &ports)?;
             return Ok(StartAnswer { revision, outcome, plan: Some(self.rounds(&after)), durable: None });
         }
+        self.world.network = order.network.or(self.world.network.take());
         let outcome = command::start(&mut self.world, stack, &order.request, &ports)?;
+        self.know_nodes();
         self.memory.set_env(&self.registry, &outcome.started, &order.env);
         self.memory.set_secrets(&self.registry, order.secrets);
         let durable = self.memory.save(&self.registry, &before, &self.world);
         self.publish_all();
         Ok(StartAnswer { revision, outcome, plan: None, durable: Some(durable) })
+    }
+
+    fn assign_command(&mut self, order: AssignOrder) -> Result<Durable, Refused> {
+        let AssignOrder { request, env, network } = order;
+        let before = self.world.clone();
+        let listeners = Listeners::read();
+        let in_use = |port| listeners.contains(port);
+        let ports = PortSource { range: self.ports, in_use: &in_use };
+        let instance = request.instance.clone();
+        self.world.network = network.or(self.world.network.take());
+        if command::assign(&mut self.world, request, &ports)? {
+            self.memory.set_env(&self.registry, std::slice::from_ref(&instance), &env);
+        }
+        let durable = self.memory.save(&self.registry, &before, &self.world);
+        self.publish(&instance);
+        Ok(durable)
+    }
+
+    fn withdraw_command(
+        &mut self,
+        instance: &InstanceName,
+        run: &str,
+        force: bool,
+    ) -> Result<Durable, Refused> {
+        let before = self.world.clone();
+        command::withdraw(&mut self.world, instance, run, force)?;
+        let durable = self.memory.save(&self.registry, &before, &self.world);
+        self.publish(instance);
+        Ok(durable)
+    }
+
+    fn bring_command(&self, instances: &[InstanceName], reply: Reply<Vec<String>>) {
+        let wishes = instances.iter().filter_map(|instance| self.world.desired.wishes.get(instance));
+        // Instances of one service share its files.
+        let wanted: BTreeMap<(String, ServiceName), Arc<Service>> = wishes
+            .filter(|wish| !wish.service.files.is_empty())
+            .filter_map(|wish| {
+                Some(((wish.service.host.clone()?, wish.service.name.clone()), wish.service.clone()))
+            })
+            .collect();
+        self.engine.bring(wanted.into_iter().map(|((node, _), service)| (node, service)).collect(), reply.0);
+    }
+
+    fn drain_command(&mut self, node: &str, on: bool) -> Result<(Drained, Durable), Refused> {
+        let before = self.world.clone();
+        let drained = command::drain(&mut self.world, node, on)?;
+        let durable = self.memory.save(&self.registry, &before, &self.world);
+        self.publish_all();
+        Ok((drained, durable))
     }
 
     fn restart_command(&mut self, order: StartOrder, force: bool) -> Result<StartAnswer, Refused> {
@@ -151,7 +251,9 @@ impl Supervisor {
         let in_use = |port| listeners.contains(port);
         let ports = PortSource { range: self.ports, in_use: &in_use };
         let with_stack = order.stack.is_some();
+        self.world.network = order.network.or(self.world.network.take());
         let restarting = command::restart(&mut self.world, order.stack, &order.request.names, &ports)?;
+        self.know_nodes();
         if with_stack {
             self.memory.set_env(&self.registry, &restarting, &order.env);
             self.memory.set_secrets(&self.registry, order.secrets);
@@ -222,10 +324,21 @@ impl Supervisor {
         let mut open = BTreeSet::new();
         for instance in selected {
             let Some(seen) = self.world.observed.get(&instance) else { continue };
-            let Some(run) = seen.run().filter(|run| run.pid.is_some() && run.health_check().is_some()) else {
+            let Some(run) = seen.run().filter(|run| run.started && run.health_check().is_some()) else {
                 continue;
             };
             if !matches!(seen.phase, crate::observed::Phase::Running(_)) {
+                continue;
+            }
+            if let (Some(node), Some(check)) = (run.service.host.clone(), run.health_check()) {
+                let order = Order::Ask {
+                    instance: instance.clone(),
+                    run: run.id.clone(),
+                    node,
+                    timeout: check.timeout,
+                };
+                self.engine.order(order);
+                open.insert(instance);
                 continue;
             }
             let (run, under_way) = (run.id.clone(), seen.health.in_flight.is_some());
@@ -266,16 +379,44 @@ impl Supervisor {
             .map(|wish| &wish.service)
             .or_else(|| self.world.stack.as_ref()?.services.get(instance.service()));
         let service = service.ok_or_else(unknown)?;
+        if let Some(node) = &service.host {
+            return Ok(ExecContext {
+                instance: instance.clone(),
+                env: Vec::new(),
+                working_dir: None,
+                container: None,
+                user: None,
+                group: None,
+                node: Some(node.clone()),
+                way: self.engine.way(node),
+            });
+        }
         let resolved =
             self.seen_from(instance, service, |caller| self.resolved(caller)).map_err(|error| {
                 Refused::NotSupported { services: vec![(instance.service().clone(), error.to_string())] }
             })?;
+        let execution = self.world.observed.get(instance).and_then(|seen| Some(&seen.run()?.execution));
+        let container = match (execution, &service.target) {
+            (Some(Execution::Container { id, .. }), _) if !id.is_empty() => Some(id.clone()),
+            (Some(Execution::Compose { .. }), _) => {
+                let why = "a whole Compose file has no place to run a command in: name one service of it";
+                return Err(Refused::NotSupported { services: vec![(service.name.clone(), why.into())] });
+            }
+            // Not up yet: this machine isn't the place that is meant.
+            (_, Target::Docker { .. } | Target::Compose { .. } | Target::Attach(Attach::Container(_))) => {
+                return Err(Refused::NotRunning { instance: instance.clone() });
+            }
+            _ => None,
+        };
         Ok(ExecContext {
             instance: instance.clone(),
+            container,
             env: resolved.env,
             working_dir: resolved.working_dir,
             user: resolved.user,
             group: resolved.group,
+            node: None,
+            way: IndexMap::new(),
         })
     }
 

@@ -6,16 +6,19 @@
 
 mod adopt;
 mod commands;
+mod nodes;
 mod persist;
 
 pub use adopt::AdoptError;
-pub use commands::{Command, ExecContext, Reply, StartAnswer, StartOrder, Stopped};
+pub use commands::{AssignOrder, Command, ExecContext, Reply, StartAnswer, StartOrder, Stopped};
+pub use nodes::NodeStatus;
 pub use persist::PersistError;
 
 use crate::command::World;
-use crate::model::InstanceName;
-use crate::network::{Caller, PortRange, Resolved, ResolvedProbe, Unresolved, given, resolve};
-use crate::node::{Engine, Launch, NodeEvent, NodeFact, Order, Question};
+use crate::health::Verdict;
+use crate::model::{InstanceName, OnNodeLoss, Protocol, Service};
+use crate::network::{Caller, PortRange, Resolved, ResolvedProbe, Unresolved, View, given, resolve};
+use crate::node::{Engine, Launch, LinkEvent, NodeEvent, NodeFact, Order, Question, StopHow};
 use crate::observed::{Fact, Moment, Phase, Run, StopCause};
 use crate::plan::{self, Step};
 use crate::view;
@@ -31,6 +34,9 @@ use std::time::Duration;
 
 /// Where the loop takes the time from: time since boot for decisions, wall time for display.
 pub type Clock = Arc<dyn Fn() -> (Moment, Timestamp) + Send + Sync>;
+
+/// Where the loop takes the names of new runs from.
+pub type RunNames = Box<dyn Fn() -> String + Send + Sync>;
 
 /// Events that are handled before the plan is asked again: a burst of reports costs one plan.
 const BATCH: usize = 256;
@@ -52,8 +58,8 @@ pub struct Options {
     pub seed: u64,
     /// This node's name, for `HARNESS_NODE`.
     pub node: String,
-    /// How a new run is named: UUIDv7, so that names sort by time.
-    pub run_id: fn() -> String,
+    /// How a new run is named: UUIDv7, each later than all before it, so that names sort by time.
+    pub run_id: RunNames,
 }
 
 /// Every cause of change.
@@ -62,6 +68,8 @@ pub enum Event {
     Command(Command),
     /// Something happened on the node.
     Node(NodeEvent),
+    /// Something happened to the link to another node.
+    Link(LinkEvent),
 }
 
 /// The loop and all that it owns.
@@ -73,13 +81,19 @@ pub struct Supervisor {
     clock: Clock,
     ports: PortRange,
     node: String,
-    run_id: fn() -> String,
+    run_id: RunNames,
     events: Receiver<Event>,
     waiting: BTreeMap<InstanceName, Reason>,
     probes: BTreeMap<InstanceName, ProbeResult>,
+    /// How starts go on, in the engine's words.
+    progress: BTreeMap<InstanceName, String>,
+    /// Clocks and the like of other nodes.
+    nodes: BTreeMap<String, nodes::Kept>,
     /// Answers to `health --run-now` that wait for their probes.
     asked: Vec<commands::Asked>,
     ended: bool,
+    /// Whether it ended because nothing is left to do.
+    idle: bool,
 }
 
 impl Supervisor {
@@ -98,8 +112,11 @@ impl Supervisor {
             events,
             waiting: BTreeMap::new(),
             probes: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             asked: Vec::new(),
             ended: false,
+            idle: false,
         };
         supervisor.adopt().await?;
         Ok(supervisor)
@@ -110,8 +127,16 @@ impl Supervisor {
         self.world.observed.instances.values().filter(|instance| instance.is_live()).count()
     }
 
-    /// Runs until [`Command::End`], or until nobody can send events any more.
+    /// Runs until [`Command::End`], or until nobody can send events any more. Where nothing is left to run, what was made
+    /// for the stack as a whole is taken back.
     pub async fn run(mut self) {
+        self.handle_events().await;
+        if self.idle {
+            self.engine.tidy(self.world.network.as_ref()).await;
+        }
+    }
+
+    async fn handle_events(&mut self) {
         let mut wake = self.next();
         while !self.ended {
             let first = match wake {
@@ -148,11 +173,14 @@ impl Supervisor {
         match event {
             Event::Command(command) => self.command(command),
             Event::Node(event) => self.node_event(event),
+            Event::Link(event) => self.link_event(event),
         }
     }
 
     /// Asks for the plan and issues its steps. The answer: when to ask again at the latest.
     fn next(&mut self) -> Option<Moment> {
+        self.link_nodes();
+        let over = self.reschedule();
         let Some(stack) = &self.world.stack else { return None };
         let (now, _) = (self.clock)();
         let plan = plan::plan(stack, &self.world.desired, &self.world.observed, now);
@@ -179,19 +207,31 @@ impl Supervisor {
         for gone in crate::command::forget(&mut self.world) {
             self.memory.forget(&self.registry, &gone);
             self.probes.remove(&gone);
+            self.progress.remove(&gone);
             if let Some(written) = self.registry.remove(&gone.to_string()) {
                 written.forget();
             }
         }
-        plan.wake_at
+        plan.wake_at.into_iter().chain(over).min()
     }
 
     fn issue(&mut self, step: Step, now: Moment) {
         match step {
             Step::Start { instance, service, epoch, dependencies, again } => {
-                let given = given(&service, &|name| self.lookup(name), &self.world.leases);
-                let run =
-                    Run { id: (self.run_id)(), epoch, began: now, pid: None, service, dependencies, given };
+                let given = self.seen_from(&instance, &service, given);
+                let id = (self.run_id)();
+                let run = Run {
+                    execution: view::expected(&service, &id),
+                    id,
+                    epoch,
+                    began: now,
+                    started: false,
+                    tells_health: false,
+                    service,
+                    dependencies,
+                    given,
+                    returned: 0,
+                };
                 self.start(&instance, run, again);
             }
             Step::Stop { instance, run, force, cause } => {
@@ -212,20 +252,41 @@ impl Supervisor {
         self.memory.started(&self.registry, instance, &run);
         self.world.observed.issue_start(instance, run, again);
         self.probes.remove(instance);
-        let resolved = self.seen_from(instance, &service, |caller| self.resolved(caller));
-        match resolved {
-            Ok(resolved) => {
-                let ports: Vec<u16> = (0..service.ports.len())
-                    .filter_map(|position| self.world.leases.port(instance, &service, position))
-                    .collect();
-                let launch = Launch { instance: instance.clone(), run: id, resolved, service, ports };
-                self.engine.order(Order::Start(Box::new(launch)));
-            }
+        self.progress.remove(instance);
+        match self.launch(instance, &service, id.clone()) {
+            Ok(launch) => self.engine.order(Order::Start(Box::new(launch))),
             Err(error) => {
                 let (now, _) = (self.clock)();
                 self.world.observed.apply(instance, &id, Fact::StartFailed { error: error.to_string() }, now);
             }
         }
+    }
+
+    /// What the engine needs to run it, or to find it again.
+    fn launch(
+        &self,
+        instance: &InstanceName,
+        service: &Arc<Service>,
+        run: String,
+    ) -> Result<Launch, Unresolved> {
+        let resolved = self.seen_from(instance, service, |caller| self.resolved(caller))?;
+        let tcp = service.ports.iter().enumerate().filter(|(_, port)| port.protocol == Protocol::Tcp);
+        let ports =
+            tcp.filter_map(|(position, _)| self.world.leases.port(instance, service, position)).collect();
+        let network = self.world.network.clone();
+        let leased = self.world.desired.wishes.get(instance).is_some_and(|wish| {
+            wish.assignment.is_some() && wish.service.on_node_loss == OnNodeLoss::Reschedule
+        });
+        let lease_until = self.world.observed.lease.filter(|_| leased);
+        Ok(Launch {
+            instance: instance.clone(),
+            run,
+            resolved,
+            service: service.clone(),
+            ports,
+            network,
+            lease_until,
+        })
     }
 
     fn order_stop(&self, instance: &InstanceName, run: String, force: bool) {
@@ -236,9 +297,11 @@ impl Supervisor {
         let order = Order::Stop {
             instance: instance.clone(),
             run,
-            signal: service.stop_signal.number(),
-            timeout: service.shutdown_timeout,
-            force,
+            how: StopHow {
+                signal: service.stop_signal.number(),
+                timeout: service.shutdown_timeout,
+                kill: force,
+            },
         };
         self.engine.order(order);
     }
@@ -250,13 +313,22 @@ impl Supervisor {
             return;
         };
         let Some(check) = &service.health_check else { return };
+        let execution =
+            self.world.observed.get(instance).and_then(|seen| Some(seen.run()?.execution.clone()));
+        let execution = execution.unwrap_or_default();
         let probe = self.seen_from(instance, &service, |caller| {
             Ok::<_, Unresolved>((ResolvedProbe::new(caller, &check.probe)?, self.resolved(caller)?))
         });
         match probe {
             Ok((probe, resolved)) => {
-                let question =
-                    Question { instance: instance.clone(), run, probe, resolved, timeout: check.timeout };
+                let question = Question {
+                    instance: instance.clone(),
+                    run,
+                    probe,
+                    resolved,
+                    timeout: check.timeout,
+                    execution,
+                };
                 self.engine.order(Order::Probe(Box::new(question)));
             }
             Err(error) => {
@@ -275,8 +347,18 @@ impl Supervisor {
         with: impl FnOnce(&Caller<'_, '_>) -> T,
     ) -> T {
         let lookup = |name: &crate::model::ServiceName| self.lookup(name);
-        let (leases, secrets) = (&self.world.leases, &self.memory.secrets);
-        with(&Caller { instance, service, lookup: &lookup, leases, secrets })
+        let caller = Caller {
+            instance,
+            service,
+            view: View::of(service),
+            lookup: &lookup,
+            leases: &self.world.leases,
+            network: self.world.network.as_ref(),
+            addresses: &self.world.addresses,
+            sites: &self.world.sites,
+            secrets: &self.memory.secrets,
+        };
+        with(&caller)
     }
 
     /// What a node needs to run the instance that asks.
@@ -296,7 +378,23 @@ impl Supervisor {
         let (now, wall) = (self.clock)();
         let NodeEvent { instance, run, fact } = event;
         let fact = match fact {
-            NodeFact::Started { pid } => Fact::Started { pid },
+            NodeFact::Progress { message } => {
+                let current = self.world.observed.get(&instance).and_then(|seen| seen.run());
+                if current.is_some_and(|current| current.id == run && !current.started) {
+                    self.progress.insert(instance.clone(), message);
+                    self.publish(&instance);
+                }
+                return;
+            }
+            NodeFact::Started { execution, tells_health } => Fact::Started { execution, tells_health },
+            NodeFact::Moved { execution } => Fact::Moved { execution },
+            NodeFact::Returning { exit, why, deaths } => Fact::Returning { exit, why, deaths },
+            NodeFact::Asked => return self.answer_asked(&instance),
+            NodeFact::Told { verdict, message } => {
+                let ok = verdict != Verdict::Unhealthy;
+                self.probes.insert(instance.clone(), ProbeResult { at: wall, ok, message, duration_ms: 0 });
+                Fact::Told { verdict }
+            }
             NodeFact::StartFailed { error } => Fact::StartFailed { error },
             NodeFact::Exited { exit } => Fact::Exited { exit },
             NodeFact::Probed { ok, message, duration } => {
@@ -331,12 +429,25 @@ impl Supervisor {
         let beside = view::Beside {
             waiting: self.waiting.get(instance),
             probe: self.probes.get(instance),
+            progress: self.progress.get(instance).map(String::as_str),
             previous: previous.as_deref(),
             now: (self.clock)().1,
         };
         let entry = view::entry(&self.world, instance, wish, &beside);
-        let skipped_running = previous.is_some_and(|old| old.status.state == State::Starting)
+        let skipped_running = previous.as_deref().is_some_and(|old| old.status.state == State::Starting)
             && entry.status.state == State::Stopped;
+        let skipped_starting = previous.is_some_and(|old| {
+            matches!(old.status.state, State::Failed | State::Stopped | State::Registered)
+                && entry.status.state == State::Running
+        });
+        if skipped_starting {
+            // Whoever keeps it has started it anew, and only said that it runs.
+            let mut starting = entry.clone();
+            starting.status.state = State::Starting;
+            starting.status.reason = None;
+            starting.ready = false;
+            self.registry.put(starting).forget();
+        }
         if skipped_running {
             // It ended before anyone heard that it ran; that it ran is part of the story.
             let mut running = entry.clone();

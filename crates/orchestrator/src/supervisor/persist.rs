@@ -2,13 +2,14 @@
 
 use super::Cause;
 use crate::command::World;
-use crate::model::{InstanceName, Stack};
-use crate::network::{PortLeases, PortRange};
+use crate::model::{InstanceName, Service, Stack};
+use crate::network::{PortLeases, PortRange, Sites};
 use crate::observed::{Run, StopCause};
 use crate::plan::{Desired, Wish};
 use serde::{Deserialize, Serialize};
 use service_registry::registry::{Durable, Registry};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The values of the namespace [`STATE`] that aren't wishes.
 const STATE: &str = "supervisor";
@@ -20,6 +21,9 @@ const RUNS: &str = "runs";
 const ENVS: &str = "environments";
 /// Which environment an instance has.
 const ENV_OF: &str = "environment-of";
+
+/// Revisions of agents by node.
+const REVISIONS: &str = "node-revisions";
 
 /// The format of what is written here. A newer one is refused.
 const VERSION: u32 = 1;
@@ -58,6 +62,9 @@ pub(super) struct RunNote {
     pub(super) given: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) cause: Cause,
+    /// Of a run that no keeper has: the definition that says where to look for it. The wish may have another by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) hosted_as: Option<Arc<Service>>,
 }
 
 /// What is kept beside the world.
@@ -65,6 +72,10 @@ pub(super) struct RunNote {
 pub(super) struct Memory {
     pub(super) runs: BTreeMap<InstanceName, RunNote>,
     pub(super) secrets: BTreeMap<String, String>,
+    /// Up to which revision of its agent's registry each node was heard.
+    pub(super) revisions: BTreeMap<String, u64>,
+    /// Runs that were given up while their node was lost, which doesn't know it yet: node, instance, run.
+    pub(super) given_up: Vec<(String, InstanceName, String)>,
     envs: BTreeMap<String, BTreeMap<String, String>>,
     env_of: BTreeMap<InstanceName, String>,
     none: BTreeMap<String, String>,
@@ -84,6 +95,11 @@ impl Memory {
         }
         let stack: Option<Stack> = value(registry, STATE, "stack")?;
         let leases = value(registry, STATE, "ports")?.unwrap_or_else(|| PortLeases::new(range, seed));
+        let network = value(registry, STATE, "container-network")?;
+        let addresses = value(registry, STATE, "addresses")?.unwrap_or_default();
+        let sites = value(registry, STATE, "sites")?.unwrap_or_default();
+        let drained = value(registry, STATE, "drained")?.unwrap_or_default();
+        let fences = value(registry, STATE, "fences")?.unwrap_or_default();
         let mut wishes: Vec<(InstanceName, Wish)> = values(registry, WISHES)?;
         let position = |name: &InstanceName| {
             stack.as_ref().and_then(|stack| stack.services.get_index_of(name.service()))
@@ -92,12 +108,17 @@ impl Memory {
         let memory = Self {
             runs: values(registry, RUNS)?.into_iter().collect(),
             secrets: value(registry, STATE, "secrets")?.unwrap_or_default(),
+            revisions: values(registry, REVISIONS)?.into_iter().collect(),
+            given_up: value(registry, STATE, "given-up")?.unwrap_or_default(),
             envs: values(registry, ENVS)?.into_iter().collect(),
             env_of: values(registry, ENV_OF)?.into_iter().collect(),
             none: BTreeMap::new(),
         };
         let desired = Desired { wishes: wishes.into_iter().collect() };
-        Ok((memory, World { stack, desired, observed: crate::observed::Observed::default(), leases }))
+        Ok((
+            memory,
+            World { stack, desired, leases, network, addresses, sites, drained, fences, ..World::default() },
+        ))
     }
 
     /// Writes what a command changed. The answer resolves when it is safe from a crash.
@@ -109,15 +130,39 @@ impl Memory {
         if before.leases != after.leases {
             put(registry, STATE, "ports", &after.leases);
         }
-        for (name, wish) in &after.desired.wishes {
-            if before.desired.wishes.get(name) != Some(wish) {
+        if before.network != after.network {
+            put(registry, STATE, "container-network", &after.network);
+        }
+        if before.addresses != after.addresses {
+            put(registry, STATE, "addresses", &after.addresses);
+        }
+        if before.sites != after.sites {
+            put(registry, STATE, "sites", &after.sites);
+        }
+        if before.drained != after.drained {
+            put(registry, STATE, "drained", &after.drained);
+        }
+        if before.fences != after.fences {
+            put(registry, STATE, "fences", &after.fences);
+        }
+        self.save_wishes(registry, &before.desired, &after.desired)
+    }
+
+    /// The same of wishes alone.
+    pub(super) fn save_wishes(&self, registry: &Registry, before: &Desired, after: &Desired) -> Durable {
+        for (name, wish) in &after.wishes {
+            if before.wishes.get(name) != Some(wish) {
                 put(registry, WISHES, &name.to_string(), wish);
             }
         }
-        for name in before.desired.wishes.keys().filter(|name| !after.desired.wishes.contains_key(*name)) {
+        for name in before.wishes.keys().filter(|name| !after.wishes.contains_key(*name)) {
             registry.kv_delete(WISHES, &name.to_string()).forget();
         }
         registry.flush()
+    }
+
+    pub(super) fn set_given_up(&self, registry: &Registry) {
+        put(registry, STATE, "given-up", &self.given_up);
     }
 
     /// The environment that `instances` were started with.
@@ -156,6 +201,18 @@ impl Memory {
         }
     }
 
+    /// Where nodes stand has become known.
+    pub(super) fn set_sites(&self, registry: &Registry, sites: &Sites) {
+        put(registry, STATE, "sites", sites);
+    }
+
+    /// A node was heard up to there. What came of it was written before; both are safe at the same time.
+    pub(super) fn set_revision(&mut self, registry: &Registry, node: &str, revision: u64) {
+        if self.revisions.insert(node.to_owned(), revision) != Some(revision) {
+            put(registry, REVISIONS, node, &revision);
+        }
+    }
+
     pub(super) fn env_of(&self, instance: &InstanceName) -> &BTreeMap<String, String> {
         self.env_of.get(instance).and_then(|hash| self.envs.get(hash)).unwrap_or(&self.none)
     }
@@ -167,6 +224,7 @@ impl Memory {
             dependencies: run.dependencies.clone(),
             given: run.given.clone(),
             cause: None,
+            hosted_as: run.service.is_hosted().then(|| run.service.clone()),
         };
         put(registry, RUNS, &instance.to_string(), &note);
         self.runs.insert(instance.clone(), note);

@@ -1,0 +1,245 @@
+//! Where a service is reached, as seen from the instance that asks.
+
+use super::{Caller, Unresolved};
+use crate::model::{
+    Attach, Field, InstanceName, Port, Protocol, Reference, Service, Subject, Target, Template,
+};
+
+/// From where something is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// From the machine itself.
+    Machine,
+    /// From a container in the stack's network.
+    Container,
+}
+
+impl View {
+    /// From where the instances of `service` look.
+    pub fn of(service: &Service) -> Self {
+        match &service.target {
+            Target::Docker { .. } | Target::Compose { service: Some(_), .. } => Self::Container,
+            _ => Self::Machine,
+        }
+    }
+}
+
+/// The address of everything on this machine, as everything on this machine sees it.
+const LOOPBACK: &str = "127.0.0.1";
+/// The name of this machine in the stack's containers.
+const MACHINE: &str = "host.docker.internal";
+
+/// The text with every hole filled, as seen from `caller`.
+///
+/// # Errors
+/// See [`Unresolved`].
+pub fn fill(caller: &Caller<'_, '_>, template: &Template) -> Result<String, Unresolved> {
+    template.fill(|reference| value(caller, reference))
+}
+
+pub(super) fn value(caller: &Caller<'_, '_>, reference: &Reference) -> Result<String, Unresolved> {
+    match &reference.subject {
+        Subject::Secret(name) => caller.secrets.get(name).cloned().ok_or_else(|| Unresolved::NoSecret {
+            reference: reference.to_string(),
+            instance: caller.instance.clone(),
+        }),
+        Subject::Own => {
+            let own = Asked { service: caller.service, instance: caller.instance.clone() };
+            match &reference.field {
+                Field::Name | Field::Value => Ok(caller.instance.to_string()),
+                field => own.value(caller, reference, field),
+            }
+        }
+        Subject::Service(name) => {
+            let service = (caller.lookup)(name).ok_or_else(|| Unresolved::NoService {
+                reference: reference.to_string(),
+                instance: caller.instance.clone(),
+                service: name.to_string(),
+            })?;
+            match &reference.field {
+                Field::Name | Field::Value => Ok(name.to_string()),
+                field => Asked::first(service).value(caller, reference, field),
+            }
+        }
+    }
+}
+
+/// An instance that somebody wants to reach.
+pub(super) struct Asked<'a> {
+    service: &'a Service,
+    instance: InstanceName,
+}
+
+impl<'a> Asked<'a> {
+    /// The first instance of another service, until a virtual address stands before all of them.
+    pub(super) fn first(service: &'a Service) -> Self {
+        Self { service, instance: InstanceName::new(service.name.clone(), 1) }
+    }
+
+    /// The caller itself.
+    pub(super) fn own(caller: &Caller<'a, '_>) -> Self {
+        Self { service: caller.service, instance: caller.instance.clone() }
+    }
+
+    fn value(
+        &self,
+        caller: &Caller<'_, '_>,
+        reference: &Reference,
+        field: &Field,
+    ) -> Result<String, Unresolved> {
+        let nowhere = || Unresolved::NoAddress {
+            reference: reference.to_string(),
+            instance: caller.instance.clone(),
+            service: self.service.name.to_string(),
+        };
+        let no_port = || Unresolved::NoPort {
+            reference: reference.to_string(),
+            instance: caller.instance.clone(),
+            service: self.service.name.to_string(),
+        };
+        let port = |name: Option<&str>| self.port(caller, name).ok_or_else(no_port);
+        match field {
+            Field::Ip => self.ip(caller).ok_or_else(nowhere),
+            Field::Host => self.host(caller).ok_or_else(nowhere),
+            Field::Port(name) => Ok(port(name.as_deref())?.to_string()),
+            Field::Url => {
+                let port = port(None)?;
+                Ok(format!("{}://{}:{port}", self.scheme(), bracketed(&self.ip(caller).ok_or_else(nowhere)?)))
+            }
+            Field::Name | Field::Value => Ok(self.service.name.to_string()),
+        }
+    }
+
+    /// The name of the first port where that is a scheme, else `http`.
+    fn scheme(&self) -> &str {
+        let name = self.service.ports.first().and_then(|port| port.name.as_deref());
+        name.filter(|name| SCHEMES.contains(name)).unwrap_or("http")
+    }
+
+    /// Its address; `None` for one in a container network that isn't there.
+    pub(super) fn ip(&self, caller: &Caller<'_, '_>) -> Option<String> {
+        if let Target::Attach(Attach::External { host, .. }) = &self.service.target {
+            return host.as_literal();
+        }
+        let address = self.service.ports.first().and_then(|port| port.address.as_deref());
+        let listens = address.filter(|address| !matches!(*address, "0.0.0.0" | "::" | "*"));
+        let (from, to) = (caller.service.host.as_deref(), self.service.host.as_deref());
+        if from != to {
+            let open = listens.filter(|address| !is_loopback(address)).map(str::to_owned);
+            return open.or_else(|| caller.sites.address(from, to));
+        }
+        if to.is_some() {
+            return self.on_the_same_node(caller, listens);
+        }
+        match (caller.view, View::of(self.service)) {
+            (View::Container, View::Container) => self.leased(caller),
+            // What isn't published is reached where it is: this machine is in the container network too.
+            (View::Machine, View::Container) if self.service.ports.is_empty() => self.leased(caller),
+            (View::Machine, _) => Some(listens.unwrap_or(LOOPBACK).to_owned()),
+            (View::Container, View::Machine) => match listens.filter(|address| !is_loopback(address)) {
+                Some(address) => Some(address.to_owned()),
+                None => Some(caller.network?.gateway.to_string()),
+            },
+        }
+    }
+
+    /// Beside the caller, on another node: addresses in the container network there are its agent's to give, and are known
+    /// by name.
+    fn on_the_same_node(&self, caller: &Caller<'_, '_>, listens: Option<&str>) -> Option<String> {
+        match (caller.view, View::of(self.service)) {
+            (View::Container, View::Container) => Some(self.service.name.to_string()),
+            (View::Machine, View::Container) if self.service.ports.is_empty() => None,
+            (View::Machine, _) => Some(listens.unwrap_or(LOOPBACK).to_owned()),
+            (View::Container, View::Machine) => {
+                Some(listens.filter(|address| !is_loopback(address)).unwrap_or(MACHINE).to_owned())
+            }
+        }
+    }
+
+    fn leased(&self, caller: &Caller<'_, '_>) -> Option<String> {
+        Some(caller.addresses.address(caller.network?, &self.instance)?.to_string())
+    }
+
+    /// A name that resolves where the caller is.
+    pub(super) fn host(&self, caller: &Caller<'_, '_>) -> Option<String> {
+        if caller.service.host != self.service.host {
+            return self.ip(caller);
+        }
+        match (caller.view, View::of(self.service)) {
+            (View::Container, View::Container) => Some(self.service.name.to_string()),
+            (View::Container, View::Machine) if !self.is_external() => Some(MACHINE.to_owned()),
+            _ => self.ip(caller).map(|ip| if ip == LOOPBACK { "localhost".into() } else { ip }),
+        }
+    }
+
+    fn is_external(&self) -> bool {
+        matches!(self.service.target, Target::Attach(Attach::External { .. }))
+    }
+
+    /// The first port, or the named one, as it is reached from where the caller is.
+    pub(super) fn port(&self, caller: &Caller<'_, '_>, name: Option<&str>) -> Option<u16> {
+        if let (Target::Attach(Attach::External { port, .. }), None) = (&self.service.target, name) {
+            return Some(*port);
+        }
+        let position = position(&self.service.ports, name)?;
+        let number = caller.leases.port(&self.instance, self.service, position)?;
+        let together = caller.service.host == self.service.host;
+        let inside = together && caller.view == View::Container && View::of(self.service) == View::Container;
+        let target = self.service.ports.get(position)?.target.filter(|_| inside);
+        Some(target.unwrap_or(number))
+    }
+}
+
+fn is_loopback(address: &str) -> bool {
+    address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// An IPv6 address in brackets, as URLs want it.
+pub(super) fn bracketed(ip: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() }
+}
+
+fn position(ports: &[Port], name: Option<&str>) -> Option<usize> {
+    match name {
+        None => (!ports.is_empty()).then_some(0),
+        Some(name) => ports.iter().position(|port| port.name.as_deref() == Some(name)),
+    }
+}
+
+/// `tcp` or `udp`.
+pub(super) fn protocol(port: &Port) -> &'static str {
+    match port.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+/// Names of ports that are schemes of URLs (IANA's registry of URI schemes, and those that clients of well-known
+/// databases and brokers take).
+const SCHEMES: &[&str] = &[
+    "http",
+    "https",
+    "ws",
+    "wss",
+    "ftp",
+    "ssh",
+    "ldap",
+    "ldaps",
+    "postgres",
+    "postgresql",
+    "mysql",
+    "redis",
+    "rediss",
+    "mongodb",
+    "amqp",
+    "amqps",
+    "nats",
+    "mqtt",
+    "mqtts",
+    "kafka",
+    "grpc",
+    "tcp",
+    "udp",
+    "memcached",
+    "cassandra",
+];
