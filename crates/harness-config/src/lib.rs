@@ -9,11 +9,14 @@
 //!
 //! No step stops at the first problem. Problems are data ([`Diagnostic`]); [`render`] paints them.
 //!
+//! The manifest of a package is read the same way, without variables: [`read_manifest`].
+//!
 //! Nothing here reads the environment, prints, or touches other files than services.yaml, its `env_file`s and, to tell
 //! whether they exist, the programs and folders that it names; all through [`Files`].
 
 mod discover;
 mod load;
+mod manifest;
 mod source;
 
 mod diagnostic;
@@ -33,6 +36,7 @@ mod show;
 pub use diagnostic::{Diagnostic, Severity, has_errors, location, render, to_json};
 pub use discover::{DiscoverError, FILE_NAMES, discover};
 pub use load::{LoadOptions, Loaded, load, load_str, project_name};
+pub use manifest::{ManifestRead, packed_manifest, read_manifest};
 pub use schema::json_schema;
 pub use show::{Resolved, render_stack, resolved};
 

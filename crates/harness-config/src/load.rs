@@ -125,6 +125,7 @@ fn read(name: String, folder: PathBuf, text: String, options: &LoadOptions, file
         needs: Vec::new(),
         in_args: false,
         local: true,
+        inside: false,
         subject: String::new(),
     };
     let file = file::file(&mut reader, &root);

@@ -6,10 +6,11 @@ use crate::syntax::policy;
 use crate::syntax::service::Service as Written;
 use indexmap::IndexMap;
 use orchestrator::model::{
-    Backoff, Condition, Dependency, HealthCheck, Network, NetworkKind, OnDependencyChange,
+    Backoff, Condition, Dependency, HealthCheck, Network, NetworkKind, Node, OnDependencyChange,
     OnDependencyFailure, OnNodeLoss, OnUnhealthy, Restart, RestartPolicy, Role, Service, ServiceName, Signal,
     Stack, Subject,
 };
+use orchestrator::plan::node_named;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -81,9 +82,37 @@ pub(crate) fn stack(
         folder: folder.to_path_buf(),
         services,
         networks,
-        nodes: file.nodes.iter().map(|node| (node.name.clone(), node.node.clone())).collect(),
+        nodes: nodes(file, active),
         secrets: file.secrets.iter().cloned().collect(),
     }
+}
+
+/// The nodes of the file, and those that services name by their address only: `host: deploy@10.0.0.5`.
+fn nodes(file: &File, active: &[&Written]) -> IndexMap<String, Node> {
+    let mut nodes: IndexMap<String, Node> =
+        file.nodes.iter().map(|node| (node.name.clone(), node.node.clone())).collect();
+    for host in active.iter().filter_map(|service| service.host.as_ref()).map(|host| &host.value) {
+        if host == "localhost" || node_named(&nodes, host).is_some() {
+            continue;
+        }
+        let (user, address) = match host.rsplit_once('@') {
+            Some((user, address)) => (Some(user.to_owned()), address),
+            None => (None, host.as_str()),
+        };
+        let node = Node {
+            host: address.to_owned(),
+            port: None,
+            user,
+            identity_file: None,
+            sudo: false,
+            jump: None,
+            networks: Vec::new(),
+            region: None,
+            labels: IndexMap::new(),
+        };
+        nodes.insert(host.clone(), node);
+    }
+    nodes
 }
 
 fn service(
@@ -97,7 +126,7 @@ fn service(
         role: written.role,
         target: written.target.clone()?,
         network: written.network.as_ref().map(|network| network.value.clone()),
-        host: written.host.as_ref().map(|host| host.value.clone()),
+        host: written.host.as_ref().map(|host| host.value.clone()).filter(|host| host != "localhost"),
         replicas: replicas(written),
         env: written.env.clone(),
         dependencies: edges(written, all),
@@ -121,7 +150,7 @@ fn service(
         init: written.init,
         names: written.names,
         placement: written.placement.clone(),
-        files: written.files.clone(),
+        files: written.files.iter().map(|file| file.value.clone()).collect(),
         deployment: written.deployment.clone(),
         scaling: written.scaling.clone(),
         description: written.description.clone(),

@@ -3,8 +3,9 @@
 use super::Facts;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::source::FileKind;
-use crate::syntax::reader::{Need, NeedKind, shown};
+use crate::syntax::reader::{Need, NeedKind, Spanned, shown};
 use crate::syntax::service::Service;
+use orchestrator::model::{FileCopy, Target};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,11 @@ type Known = HashMap<(bool, PathBuf), Option<FileKind>>;
 pub(super) fn needs(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
     let mut known = Known::new();
     for service in facts.active {
+        out.extend(service.files.iter().filter_map(|file| unsendable(facts, service, file)));
+        let elsewhere = service.host.as_ref().is_some_and(|host| host.value != "localhost");
+        if elsewhere || !service.placement.is_empty() {
+            continue;
+        }
         // What a container or a unit runs is not on this machine's disk.
         let processes = matches!(service.kind, Some("process" | "package" | "attach"));
         for need in &service.needs {
@@ -22,6 +28,23 @@ pub(super) fn needs(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
             }
         }
     }
+}
+
+/// What is to be brought to another machine and isn't on this one: nothing is started without it.
+fn unsendable(facts: &Facts<'_>, service: &Service, file: &Spanned<FileCopy>) -> Option<Diagnostic> {
+    let source = &file.value.source;
+    let text = source.to_string_lossy();
+    let message = match facts.files.kind(source) {
+        Some(FileKind::File { .. } | FileKind::Folder) => return None,
+        Some(FileKind::Other) => format!("{} is neither a file nor a folder", shown(&text)),
+        None => format!("there is no file {} on this machine", shown(&text)),
+    };
+    // A package may have yet to be built, as one that runs here.
+    let built = matches!(&service.target, Some(Target::Package { package, .. })
+        if package.as_literal().is_some_and(|package| file.value.destination == Path::new(&package)));
+    let severity = if built && !facts.strict { Severity::Warning } else { Severity::Error };
+    let error = Diagnostic::error("missing-file", file.span, message).label("to be copied to the node");
+    Some(Diagnostic { severity, ..error })
 }
 
 fn missing(facts: &Facts<'_>, service: &Service, need: &Need, known: &mut Known) -> Option<Diagnostic> {

@@ -1,6 +1,7 @@
 //! What must hold between the parts of a file. Every check reports and goes on.
 
 mod cycle;
+mod effect;
 mod machine;
 mod name;
 mod place;
@@ -43,6 +44,7 @@ pub(crate) fn check(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
     place::places(facts, out);
     place::ports(facts, out);
     place::subnets(facts, out);
+    effect::effects(facts, out);
     machine::needs(facts, out);
 }
 

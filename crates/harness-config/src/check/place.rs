@@ -4,9 +4,11 @@ use super::Facts;
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::lower::replicas;
 use crate::source::Span;
+use crate::syntax::network::NamedNode;
 use crate::syntax::reader::shown;
 use crate::syntax::service::Service;
 use orchestrator::model::{OnNodeLoss, PortNumber, Protocol};
+use orchestrator::plan::fits;
 use std::collections::{HashMap, HashSet};
 
 /// Whether the names of nodes and networks exist.
@@ -45,6 +47,7 @@ pub(super) fn places(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
             );
         }
     }
+    jumps(facts, out);
     for service in &facts.file.services {
         if let Some(host) = &service.host
             && !nodes.contains(&host.value.as_str())
@@ -63,6 +66,55 @@ pub(super) fn places(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
             );
         }
         reschedule(service, out);
+        placement(facts, service, out);
+    }
+}
+
+/// Labels that no node has.
+fn placement(facts: &Facts<'_>, service: &Service, out: &mut Vec<Diagnostic>) {
+    if service.placement.is_empty() || service.host.is_some() {
+        return;
+    }
+    if !facts.file.nodes.iter().any(|node| fits(&node.node, &service.placement)) {
+        let labels: Vec<String> =
+            service.placement.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        out.push(
+            Diagnostic::error(
+                "unplaceable",
+                service.span,
+                format!(
+                    "no node has the labels of the placement of `{}`: {}",
+                    service.name,
+                    labels.join(", ")
+                ),
+            )
+            .label("no node may run it")
+            .help("give a node these `labels:` (or `region:`), or take the placement away"),
+        );
+    }
+}
+
+/// Jump hosts that lead back to one that was passed already.
+fn jumps(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
+    let nodes: HashMap<&str, &NamedNode> =
+        facts.file.nodes.iter().map(|node| (node.name.as_str(), node)).collect();
+    for first in &facts.file.nodes {
+        let mut way = vec![first.name.as_str()];
+        let mut next = first.node.jump.as_deref();
+        while let Some((name, node)) = next.and_then(|jump| nodes.get_key_value(jump)) {
+            let again = way.contains(name);
+            way.push(name);
+            if again {
+                // Said once: of the circle's first node in the file, not of all that lead into it.
+                let earliest = facts.file.nodes.iter().find(|node| way.contains(&node.name.as_str()));
+                if *name == first.name && earliest.is_some_and(|node| node.name == first.name) {
+                    let message = format!("the jump hosts go round in a circle: {}", way.join(" → "));
+                    out.push(Diagnostic::error("cycle", first.span, message).label("reached through itself"));
+                }
+                break;
+            }
+            next = node.node.jump.as_deref();
+        }
     }
 }
 
@@ -87,6 +139,18 @@ fn reschedule(service: &Service, out: &mut Vec<Diagnostic>) {
                 format!("a service of type {kind} can't be rescheduled: nothing could end it on a node that is cut off"),
             )
             .label("expected keep"),
+        );
+        return;
+    }
+    if service.host.is_some() || service.placement.is_empty() {
+        out.push(
+            Diagnostic::error(
+                "reschedule",
+                loss.span,
+                format!("`{}` can't be rescheduled: there is no other node that may run it", service.name),
+            )
+            .label("expected keep")
+            .help("place it by labels that several nodes have (`placement:`), instead of by `host:`"),
         );
     }
 }

@@ -27,7 +27,8 @@ pub(super) fn dependencies(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
             };
             let Some(condition) = &dependency.condition else { continue };
             match (condition.value, other.role, &other.health) {
-                (Condition::Healthy, _, None) => out.push(
+                // The image of a container may have a check of its own.
+                (Condition::Healthy, _, None) if !may_tell_health(other) => out.push(
                     Diagnostic::error(
                         "condition",
                         condition.span,
@@ -52,6 +53,11 @@ pub(super) fn dependencies(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
             }
         }
     }
+}
+
+/// Whether what carries a service out may tell its health without a check of ours.
+fn may_tell_health(service: &Service) -> bool {
+    matches!(service.target, Some(Target::Docker { .. } | Target::Compose { service: Some(_), .. }))
 }
 
 /// Whether a service may end by itself.

@@ -136,7 +136,7 @@ pub(crate) fn program_path(reader: &Reader<'_>, program: &mut Template) {
         orchestrator::model::Segment::Value { value, .. } => value.contains('/'),
         orchestrator::model::Segment::Reference(_) => false,
     });
-    if slash {
+    if slash && !reader.inside {
         *program = reader.path(std::mem::take(program));
     }
 }

@@ -54,7 +54,7 @@ impl Table {
     }
 }
 
-const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
+pub(crate) const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
     Key { name, shape, doc }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod extends;
 pub(crate) mod file;
 pub(crate) mod health;
 pub(crate) mod keys;
+pub(crate) mod manifest;
 pub(crate) mod network;
 pub(crate) mod policy;
 pub(crate) mod port;

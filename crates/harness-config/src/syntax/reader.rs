@@ -61,6 +61,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) in_args: bool,
     /// Whether relative paths are paths of this machine.
     pub(crate) local: bool,
+    /// Whether commands of the service run inside a container, where paths are the image's.
+    pub(crate) inside: bool,
     /// What is being read, for messages: "the service `web`".
     pub(crate) subject: String,
 }

@@ -8,13 +8,14 @@ use super::reader::{Fields, Need, NeedKind, Reader, Spanned, Use};
 use super::target;
 use super::tree::{Kind, Node};
 use super::variables::{env, env_files};
+use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use indexmap::IndexMap;
 use orchestrator::model::{
     Deployment, FileCopy, LogPolicy, NameView, OnDependencyChange, OnDependencyFailure, OnNodeLoss,
     OnUnhealthy, Port, Resources, Role, Scaling, Segment, Signal, Target, Template,
 };
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::time::Duration;
 
 /// What a map is read as.
@@ -62,7 +63,7 @@ pub(crate) struct Service {
     pub(crate) init: bool,
     pub(crate) names: Option<NameView>,
     pub(crate) placement: IndexMap<String, String>,
-    pub(crate) files: Vec<FileCopy>,
+    pub(crate) files: Vec<Spanned<FileCopy>>,
     pub(crate) deployment: Option<Deployment>,
     pub(crate) scaling: Option<Scaling>,
     pub(crate) description: Option<String>,
@@ -96,7 +97,9 @@ pub(crate) fn service(
     let host = fields.get("host").and_then(|node| reader.text(node));
     let default = (what == What::Task).then_some("process");
     let kind = target::kind(reader, &fields, default);
-    reader.local = host.is_none() && kind != Some("remote");
+    reader.inside = matches!(kind, Some("docker" | "compose"));
+    let here = host.as_ref().is_none_or(|host| host.value == "localhost");
+    reader.local = here && kind != Some("remote") && fields.get("placement").is_none();
     if kind == Some("remote") && fields.get("host").is_none() && what != What::Template {
         reader.report(
             crate::diagnostic::Diagnostic::error(
@@ -162,6 +165,12 @@ pub(crate) fn service(
     service.needs = std::mem::take(&mut reader.needs);
     if !reader.local {
         service.needs.clear();
+        let brought = brought(reader, service.target.as_ref(), &fields);
+        let named = |file: &Spanned<FileCopy>| {
+            service.files.iter().any(|other| other.value.destination == file.value.destination)
+        };
+        let brought = brought.filter(|file| !named(file));
+        service.files.extend(brought);
     }
     Some(service)
 }
@@ -251,7 +260,7 @@ fn working_dir(reader: &mut Reader<'_>, node: &Node, kind: Option<&str>) -> Opti
     Some(folder)
 }
 
-fn files(reader: &mut Reader<'_>, node: &Node) -> Vec<FileCopy> {
+fn files(reader: &mut Reader<'_>, node: &Node) -> Vec<Spanned<FileCopy>> {
     let mut all = Vec::new();
     for item in reader.items(node, false, "expected a list of SOURCE:DESTINATION") {
         if matches!(item.kind, Kind::Map(_)) {
@@ -260,13 +269,40 @@ fn files(reader: &mut Reader<'_>, node: &Node) -> Vec<FileCopy> {
             let source = fields.get("source").and_then(|node| reader.text(node));
             let destination = fields.get("destination").and_then(|node| reader.text(node));
             if let (Some(source), Some(destination)) = (source, destination) {
-                let source = reader.absolute(&source.value);
-                all.push(FileCopy { source, destination: PathBuf::from(destination.value) });
+                all.extend(file(reader, &source.value, &destination.value, item.span));
             }
         } else if let Some(text) = reader.literal(item, "expected SOURCE or SOURCE:DESTINATION") {
             let (source, destination) = text.value.split_once(':').unwrap_or((&text.value, &text.value));
-            all.push(FileCopy { source: reader.absolute(source), destination: PathBuf::from(destination) });
+            all.extend(file(reader, source, destination, item.span));
         }
     }
     all
+}
+
+fn file(reader: &mut Reader<'_>, source: &str, destination: &str, span: Span) -> Option<Spanned<FileCopy>> {
+    let destination = PathBuf::from(destination);
+    if destination.components().any(|part| part == Component::ParentDir) {
+        let message = format!("{} climbs out of its folder", destination.display());
+        reader.report(
+            Diagnostic::error("files", span, message)
+                .label("expected a destination without `..`")
+                .help("name it: `SOURCE:DESTINATION`, absolute or below the folder of the project's files on the node"),
+        );
+        return None;
+    }
+    Some(Spanned { value: FileCopy { source: reader.absolute(source), destination }, span })
+}
+
+/// A Compose file and a package file of a service on another machine come along by themselves, if they are the project's.
+fn brought(reader: &Reader<'_>, target: Option<&Target>, fields: &Fields<'_>) -> Option<Spanned<FileCopy>> {
+    let (text, key) = match target? {
+        Target::Compose { file, .. } => (file, "file"),
+        Target::Package { package, .. } => (package, "package"),
+        _ => return None,
+    };
+    let text = text.as_literal().filter(|text| !text.starts_with('/') && !text.starts_with("~/"))?;
+    let destination = PathBuf::from(&text);
+    let inside = !destination.components().any(|part| part == Component::ParentDir);
+    let span = fields.get(key)?.span;
+    inside.then(|| Spanned { value: FileCopy { source: reader.absolute(&text), destination }, span })
 }

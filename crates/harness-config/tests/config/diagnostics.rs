@@ -87,6 +87,22 @@ services:
 }
 
 #[test]
+fn a_placement_that_no_node_fits() {
+    let file = |placement: &str| {
+        check(&format!(
+            "version: 1.0\nnodes: {{eu-1: {{host: eu1.example.com, region: eu, labels: {{disk: ssd}}}}}}\n\
+             services:\n  db: {{type: process, command: tool, placement: {placement}}}\n"
+        ))
+    };
+    let refused = file("{disk: hdd, region: eu}");
+    assert!(
+        refused.contains("error[unplaceable]") && refused.contains("`db`: disk=hdd, region=eu"),
+        "{refused}"
+    );
+    assert!(!file("{disk: ssd, region: eu}").contains("error"));
+}
+
+#[test]
 fn a_cycle_is_shown_with_its_whole_path() {
     assert_snapshot!(check_services(
         "  a: {type: process, command: tool, dependencies: [b]}
@@ -317,4 +333,31 @@ fn json() {
     assert_eq!(json["diagnostics"][1]["location"]["line"], 3);
     assert_eq!(json["diagnostics"][1]["location"]["column"], 22);
     assert_eq!(json["diagnostics"][1]["help"], "did you mean `command`?");
+}
+
+#[test]
+fn jump_hosts_in_a_circle() {
+    assert_snapshot!(check(
+        "version: 1.0
+nodes:
+  a: {host: a.example.com, jump: b}
+  b: {host: b.example.com, jump: a}
+  self: {host: s.example.com, jump: self}
+  behind: {host: c.example.com, jump: a}
+  good: {host: d.example.com, jump: bastion}
+services:
+  web: {type: process, command: tool}
+"
+    ));
+}
+
+#[test]
+fn files_for_a_node_must_be_here_and_stay_inside_there() {
+    let text = check_services(
+        "  a: {type: remote, host: eu.example.com, command: x, files: [plain, folder:/srv/x, 'none:there']}
+  b: {type: remote, host: eu.example.com, command: x, files: [{source: plain, destination: ../up}, ../x]}
+  c: {type: compose, host: eu.example.com, file: compose.yaml}
+",
+    );
+    insta::assert_snapshot!(text);
 }

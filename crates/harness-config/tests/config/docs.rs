@@ -1,7 +1,7 @@
 //! What README.md and the guide show is true of this crate: their files are read without an error, and every key is told.
 //!
 //! A block that begins with ```` ```yaml ```` is a whole file; one that begins with ```` ```yaml fragment ```` lacks only
-//! the `version`.
+//! the `version`; ```` ```yaml manifest ```` is a package's.
 
 use crate::support::options;
 use harness_config::{FileKind, Files, LoadOptions, json_schema, load_str, render};
@@ -57,7 +57,13 @@ fn blocks(page: &str, text: &str) -> Vec<Block> {
         let version = match info {
             "" => "",
             " fragment" => "version: \"1.0\"\n",
-            other => panic!("{page}:{}: `yaml{other}` is neither a file nor a fragment", number + 1),
+            " manifest" => {
+                manifest(page, lines.by_ref().map(|(_, line)| line));
+                continue;
+            }
+            other => {
+                panic!("{page}:{}: `yaml{other}` is neither a file, a fragment nor a manifest", number + 1)
+            }
         };
         let body: Vec<&str> =
             lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
@@ -67,6 +73,13 @@ fn blocks(page: &str, text: &str) -> Vec<Block> {
         });
     }
     blocks
+}
+
+/// A package's manifest is read by its own reader.
+fn manifest<'a>(page: &str, lines: impl Iterator<Item = &'a str>) {
+    let body: Vec<&str> = lines.take_while(|line| *line != "```").collect();
+    let read = harness_config::read_manifest(page, &body.join("\n"));
+    assert!(read.manifest.is_some(), "{}", render(&read.diagnostics, &read.sources, false));
 }
 
 fn errors(text: &str) -> Option<String> {

@@ -5,6 +5,7 @@
 mod diagnostics;
 mod docs;
 mod hostile;
+mod manifest;
 mod meaning;
 mod properties;
 mod support;

@@ -262,3 +262,26 @@ fn missing_commands_are_errors_when_strict() {
     let options = LoadOptions { strict: true, ..options() };
     assert!(read_with(text, &options, &Pretend::default()).stack.is_none());
 }
+
+#[test]
+fn what_a_node_needs_to_read_comes_along() {
+    let files = Pretend([("compose.yaml", ""), ("app.tar.zst", ""), ("conf", "")].into());
+    let stack = stack_with(
+        "version: '1.0'
+services:
+  a: {type: compose, host: eu.example.com, file: compose.yaml}
+  b: {type: package, host: eu.example.com, package: ./app.tar.zst, files: ['conf:/etc/app/']}
+  c: {type: compose, host: eu.example.com, file: /srv/compose.yaml}
+  d: {type: compose, file: compose.yaml}
+",
+        &options(),
+        &files,
+    );
+    let copies = |name: &str| -> Vec<String> {
+        let files = &stack.services[name].files;
+        files.iter().map(|it| format!("{} > {}", it.source.display(), it.destination.display())).collect()
+    };
+    assert_eq!(copies("a"), ["/project/compose.yaml > compose.yaml"]);
+    assert_eq!(copies("b"), ["/project/conf > /etc/app/", "/project/app.tar.zst > ./app.tar.zst"]);
+    assert_eq!((copies("c"), copies("d")), (vec![], vec![]));
+}

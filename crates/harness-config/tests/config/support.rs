@@ -20,7 +20,7 @@ impl Files for Pretend {
         let path = path.strip_prefix("/project").unwrap_or(path).to_str()?;
         match path {
             "/bin/tool" | "/bin/sh" | "/usr/bin/curl" | "run" => Some(FileKind::File { executable: true }),
-            "plain" => Some(FileKind::File { executable: false }),
+            "plain" | "a.conf" => Some(FileKind::File { executable: false }),
             "folder" | "" => Some(FileKind::Folder),
             name => self.0.contains_key(name).then_some(FileKind::File { executable: false }),
         }
