@@ -37,6 +37,9 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) profile: Vec<String>,
+    /// The state folder itself, instead of the file whose it is: what runs on a node has no file
+    #[arg(long, global = true, value_name = "FOLDER", hide = true)]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Change to this folder first
     #[arg(short = 'C', long, global = true, value_name = "FOLDER")]
     pub(crate) working_dir: Option<PathBuf>,
@@ -65,7 +68,7 @@ pub(crate) struct Global {
     /// No colours; the same as NO_COLOR=1
     #[arg(long, global = true, conflicts_with = "color")]
     pub(crate) no_color: bool,
-    /// Talk to the daemon of another machine (not there yet)
+    /// Let the harness of another machine do it: ssh://USER@HOST:PORT/FOLDER, or ask its daemon: wss://HOST:PORT
     #[arg(
         short = 'H',
         long,
@@ -75,6 +78,23 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) host: Option<String>,
+    #[command(flatten)]
+    pub(crate) pass: Pass,
+}
+
+/// What opens a daemon at `-H wss://HOST:PORT`, by files: what is secret stands in no argument.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "With -H wss://")]
+pub(crate) struct Pass {
+    /// A file with the token; else the token is in HARNESS_TOKEN
+    #[arg(long, global = true, value_name = "FILE", env = "HARNESS_TOKEN_FILE", hide_env_values = true)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Your certificate, a PEM file, for a daemon that trusts its authority; with it no token is needed
+    #[arg(long, global = true, value_name = "FILE", env = "HARNESS_CLIENT_CERT", hide_env_values = true)]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// Its key, a PEM file
+    #[arg(long, global = true, value_name = "FILE", env = "HARNESS_CLIENT_KEY", hide_env_values = true)]
+    pub(crate) client_key: Option<PathBuf>,
 }
 
 /// The commands, in the order in which help lists them.
@@ -92,6 +112,11 @@ pub(crate) enum Command {
     Init(commands::init::Args),
     Validate(commands::validate::Args),
     Config(commands::config::Args),
+    Deploy(commands::deploy::Args),
+    Rollback(commands::rollback::Args),
+    Package(commands::package::Args),
+    Node(commands::node::Args),
+    Registry(commands::registry::Args),
     Daemon(commands::daemon::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
@@ -113,7 +138,9 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Run", &["start", "stop", "restart", "exec"]),
     ("Inspect", &["status", "list", "logs", "health", "events"]),
     ("Configure", &["init", "validate", "config"]),
-    ("Daemon and shell", &["daemon", "completions", "man"]),
+    ("Deploy", &["deploy", "rollback", "package"]),
+    ("Machines", &["node"]),
+    ("Daemon and shell", &["registry", "daemon", "completions", "man"]),
 ];
 
 const EXAMPLES: &[(&str, &str)] = &[

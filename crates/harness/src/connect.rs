@@ -13,9 +13,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use service_registry::client::{self, Client, ClientError, ClientOptions, Subscription};
-use service_registry::model::Entry;
+use service_registry::model::Known;
 use service_registry::registry::{DropReason, Event, Filter, Item};
 use service_registry::wire;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -64,6 +65,15 @@ pub(crate) enum ConnectError {
         #[source]
         source: ClientError,
     },
+    /// The daemon of another machine can't be asked.
+    #[error("can't ask the daemon at {address}")]
+    Remote {
+        /// Host and port.
+        address: String,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
     /// The state folder can't be used.
     #[error(transparent)]
     Project(#[from] ProjectError),
@@ -109,8 +119,8 @@ pub(crate) enum CallError {
         /// For programs.
         data: Option<Box<Value>>,
     },
-    /// The connection is gone: the daemon has ended.
-    #[error("the daemon has ended meanwhile ({reason})")]
+    /// The connection is gone: the daemon has ended, or its listener.
+    #[error("the connection to the daemon is over ({reason})")]
     Closed {
         /// What is known about it.
         reason: String,
@@ -161,7 +171,7 @@ pub(crate) struct Daemon {
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// Everything as it is; what was known before is void.
-    Snapshot(Vec<Arc<Entry>>),
+    Snapshot(Vec<Known>),
     /// One entry changed.
     Event(Arc<Event>),
 }
@@ -210,6 +220,12 @@ impl Daemon {
 }
 
 impl Changes {
+    /// What the connection knows of its end is more than that it was lost.
+    fn over(&self, reason: DropReason) -> CallError {
+        let over = self.client.over().filter(|_| reason == DropReason::ConnectionLost);
+        over.map_or_else(|| CallError::Closed { reason: reason.to_string() }, CallError::from)
+    }
+
     /// The next change. Nothing is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Result<Change, CallError> {
         loop {
@@ -219,10 +235,8 @@ impl Changes {
                 Some(Item::Dropped { reason: DropReason::TooSlow, .. }) => {
                     self.subscription = self.client.subscribe(&Filter::default(), None, ANSWER).await?;
                 }
-                Some(Item::Dropped { reason, .. }) => {
-                    return Err(CallError::Closed { reason: reason.to_string() });
-                }
-                None => return Err(CallError::Closed { reason: DropReason::ConnectionLost.to_string() }),
+                Some(Item::Dropped { reason, .. }) => return Err(self.over(reason)),
+                None => return Err(self.over(DropReason::ConnectionLost)),
             }
         }
     }
@@ -257,6 +271,13 @@ async fn connect(
     project: &Project,
 ) -> Result<Option<Daemon>, ConnectError> {
     let options = client_options();
+    if let Some(remote) = &project.remote {
+        let connected = Client::connect_tls(remote, &options).await;
+        let (client, driver) =
+            connected.map_err(|source| ConnectError::Remote { address: remote.to_string(), source })?;
+        executor.spawn(driver).detach();
+        return Ok(Some(Daemon { client }));
+    }
     match Client::connect_unix(&project.state_dir.join(SOCKET), &options).await {
         Ok((client, driver)) => {
             executor.spawn(driver).detach();
@@ -399,7 +420,7 @@ fn spawn_daemon(state_dir: &Path) -> io::Result<Word> {
         .arg(state_dir)
         .current_dir(state_dir)
         .env_clear()
-        .envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(passes)))
+        .envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(passes)).map(whole))
         // A daemon is idle nearly always: what a burst took from the heap is given back.
         .envs([
             ("MALLOC_ARENA_MAX", "1"),
@@ -435,6 +456,15 @@ fn passes(name: &str) -> bool {
     ];
     let prefixed = name.starts_with("XDG_") || name.starts_with("LC_") || name.starts_with("HARNESS_");
     NAMES.contains(&name) || (prefixed && !crate::commands::is_own(name))
+}
+
+/// The variable as the daemon gets it, which runs in another folder: where it names a file of ours, by its whole path.
+fn whole((name, value): (OsString, OsString)) -> (OsString, OsString) {
+    let is_path = ["HARNESS_SSH_CONFIG", "HARNESS_AGENT_DIR"].iter().any(|path| name == *path);
+    match std::path::absolute(&value) {
+        Ok(path) if is_path => (name, path.into_os_string()),
+        _ => (name, value),
+    }
 }
 
 fn first_word(reader: OwnedFd, mut child: Child) -> io::Result<Word> {
@@ -497,6 +527,16 @@ mod tests {
         ] {
             assert_eq!(passes(name), gets, "{name}");
         }
+    }
+
+    #[test]
+    fn a_daemon_gets_the_whole_path_of_files() {
+        let here = std::env::current_dir().unwrap();
+        let passed = |name: &str, value: &str| whole((name.into(), value.into())).1;
+        assert_eq!(passed("HARNESS_AGENT_DIR", "target/agents"), here.join("target/agents"));
+        assert_eq!(passed("HARNESS_SSH_CONFIG", "/etc/x"), "/etc/x");
+        assert_eq!(passed("HARNESS_SSH_CONFIG", ""), "");
+        assert_eq!(passed("HARNESS_LOG_LEVEL", "debug"), "debug");
     }
 
     #[test]

@@ -98,6 +98,13 @@ impl CommandError {
         .hint(near)
     }
 
+    /// Message and causes in a line, for who shows it elsewhere.
+    pub(crate) fn in_a_line(&self) -> String {
+        let mut parts = vec![self.message.as_str()];
+        parts.extend(self.causes.iter().map(String::as_str));
+        parts.join(": ")
+    }
+
     /// Shows it, unless all has been said.
     pub(crate) fn show(&self, format: Option<Format>) {
         if self.silent {
@@ -189,7 +196,6 @@ impl From<Refused> for CommandError {
         let plain = Self::from_error(Exit::USAGE, &refused);
         match refused {
             Refused::UnknownName { name, known } => Self::unknown_name(&name, &known),
-            Refused::NotSupported { .. } => plain.hint(NOT_SUPPORTED),
             _ => plain,
         }
     }
@@ -271,6 +277,17 @@ pub(crate) fn next_steps(ui: &Ui, steps: &[(String, &str)]) {
         let head = if index == 0 { "Next:" } else { "     " };
         ui.say(format_args!("{head} {}  {what}", style::paint(style::TYPE, format_args!("{typed:width$}"))));
     }
+}
+
+/// An error with its sources, as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -7,11 +7,17 @@ mod exit;
 mod cli;
 mod commands;
 mod connect;
+mod packages;
 mod project;
+mod remote;
 
 mod daemon;
+mod elsewhere;
+mod node;
 
 mod error;
+#[cfg(test)]
+mod openrpc;
 mod ui;
 
 use clap::FromArgMatches;
@@ -45,13 +51,19 @@ fn run(cli: cli::Cli) -> exit::Exit {
     )
 }
 
+/// How another machine's harness is addressed.
+const ADDRESS: &str =
+    "expected ssh://[USER@]HOST[:PORT][/FOLDER], as in ssh://deploy@web-1/srv/shop, or wss://HOST:PORT";
+
 /// What comes before any command.
 fn prepare(global: &cli::Global) -> Result<(), CommandError> {
-    if let Some(host) = global.host.as_ref().filter(|host| !host.is_empty()) {
-        return Err(CommandError::usage(
-            "reaching the daemon of another machine (-H, HARNESS_HOST) isn't there yet",
-        )
-        .hint(format!("run it over there: `ssh {host} harness status`")));
+    let elsewhere = |host: &&String| !host.is_empty() && !remote::is_meant(Some(host));
+    if let Some(host) = global.host.as_ref().filter(elsewhere) {
+        return Err(match elsewhere::Elsewhere::parse(host) {
+            Some(Ok(elsewhere)) => elsewhere.run(&std::env::args_os().collect::<Vec<_>>()),
+            Some(Err(problem)) => CommandError::usage(format!("-H {host}: {problem}")).hint(ADDRESS),
+            None => CommandError::usage(format!("-H {host}: that isn't an address")).hint(ADDRESS),
+        });
     }
     if let Some(folder) = &global.working_dir {
         #[expect(clippy::disallowed_methods, reason = "before any thread, once, because it was asked for")]

@@ -6,6 +6,7 @@
 
 use harness_config::{DiscoverError, discover};
 use serde::{Deserialize, Serialize};
+use service_registry::client::Remote;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Read};
@@ -26,6 +27,8 @@ pub(crate) struct Project {
     pub(crate) state_dir: PathBuf,
     /// The file isn't there any more; the project is known from its state.
     pub(crate) deleted: bool,
+    /// It is the project of a daemon on another machine: nothing else here is known.
+    pub(crate) remote: Option<Remote>,
 }
 
 /// Why no project could be settled on.
@@ -98,6 +101,19 @@ const REMEMBERED: &str = "project.json";
 const SCHEMA: u32 = 1;
 
 impl Project {
+    /// The project of a daemon on another machine.
+    pub(crate) fn of_remote(remote: Remote) -> Self {
+        let (config, shown, state_dir) = Default::default();
+        Self { id: remote.to_string(), config, shown, state_dir, deleted: false, remote: Some(remote) }
+    }
+
+    /// The project whose state is in that folder: on a node, the one that the folder's name says.
+    pub(crate) fn at(state_dir: PathBuf) -> Self {
+        let id = state_dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let (config, shown) = Default::default();
+        Self { id, config, shown, state_dir, deleted: false, remote: None }
+    }
+
     /// The project of `explicit` (`--config`), or of the working folder.
     pub(crate) fn find(explicit: Option<&Path>) -> Result<Self, ProjectError> {
         let start = std::env::current_dir()
@@ -124,7 +140,7 @@ impl Project {
         // The path alone identifies a project: a changed `name:` must not make a running stack unreachable.
         let id = existing(states, &hash).unwrap_or_else(|| format!("{}-{hash}", project_name(&config)));
         let state_dir = states.join(&id);
-        Self { id, config, shown, state_dir, deleted }
+        Self { id, config, shown, state_dir, deleted, remote: None }
     }
 
     /// The project whose file was at `explicit`, or in the folder `start` or one above it.

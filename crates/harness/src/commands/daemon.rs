@@ -1,5 +1,7 @@
 //! `harness daemon`.
 
+mod access;
+mod bridge;
 mod restart;
 
 use super::{Context, examples, offline};
@@ -7,6 +9,7 @@ use crate::api::{self, DaemonInfo};
 use crate::connect::{self, CallError};
 use crate::error::CommandError;
 use crate::exit::Exit;
+use crate::project::Project;
 use crate::ui::style;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +30,14 @@ pub(crate) struct Args {
     command: Command,
 }
 
+impl Args {
+    /// Whether the daemon is only asked, so that it may be one of another machine. One that was ended there couldn't be started
+    /// again from here.
+    pub(crate) fn only_asks(&self) -> bool {
+        matches!(self.command, Command::Status | Command::Listen(_) | Command::Token(_))
+    }
+}
+
 #[derive(clap::Subcommand, Debug)]
 enum Command {
     /// Run the daemon in the foreground, until it is told to end
@@ -37,6 +48,10 @@ enum Command {
     Stop,
     /// End the daemon and start one of this program's build, which takes over what runs
     Restart,
+    Listen(access::Listen),
+    Token(access::Token),
+    #[command(hide = true)]
+    Bridge(bridge::Args),
 }
 
 #[derive(clap::Args, Debug)]
@@ -64,6 +79,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
         Command::Status => status(context),
         Command::Stop => stop(context),
         Command::Restart => restart::run(context),
+        Command::Listen(args) => access::listen(context, args),
+        Command::Token(args) => access::token(context, args),
+        Command::Bridge(args) => bridge::run(args),
     }
 }
 
@@ -104,7 +122,7 @@ fn status(context: &Context) -> Result<Exit, CommandError> {
         });
         return Ok(Exit::OK);
     };
-    let version = match info.build == crate::daemon::build_id() {
+    let version = match project.remote.is_some() || info.build == crate::daemon::build_id() {
         true => info.version,
         false => format!(
             "{} of another build than this program; `harness daemon restart` lets this one take over",
@@ -112,6 +130,10 @@ fn status(context: &Context) -> Result<Exit, CommandError> {
         ),
     };
     let config = info.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let listens = info.listener.map_or("this machine only".to_owned(), |listener| match listener.problem {
+        Some(problem) => format!("not on {}: {problem}", listener.address),
+        None => format!("{}, certificate {}", listener.address, listener.certificate),
+    });
     for (key, value) in [
         ("pid", info.pid.to_string()),
         ("version", version),
@@ -120,10 +142,32 @@ fn status(context: &Context) -> Result<Exit, CommandError> {
         ("config", config),
         ("state", info.state_dir.display().to_string()),
         ("running", info.running.to_string()),
+        ("listens", listens),
     ] {
         context.ui.out(format_args!("{}  {value}", style::paint(style::STRONG, format_args!("{key:<8}"))))?;
     }
     Ok(Exit::OK)
+}
+
+/// Ends the project's daemon if one runs, and waits until it is gone; services go on. The answer: whether one ran.
+pub(super) fn end_if_any(project: &Project) -> Result<bool, CommandError> {
+    connect::block_on(async |executor| Ok(restart::end(executor, project).await?.is_some()))
+}
+
+/// Ends the project's daemon if it has nothing to do.
+pub(super) fn end_if_idle(project: &Project) -> Result<(), CommandError> {
+    connect::block_on(async |executor| {
+        let Some(daemon) = connect::existing(executor, project).await? else { return Ok(()) };
+        let ending = connect::Ending::of(project);
+        match daemon.call::<api::EndResult>(api::DAEMON_STOP, &api::EndParams { if_idle: true }).await {
+            Ok(api::EndResult { ending: false }) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.is_end() => {}
+            Err(error) => return Err(error.into()),
+        }
+        ending.ended(END).await;
+        Ok(())
+    })
 }
 
 fn stop(context: &Context) -> Result<Exit, CommandError> {

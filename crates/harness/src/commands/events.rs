@@ -124,6 +124,10 @@ fn what(event: &Event) -> String {
             let from = event.previous.map(|state| format!("{state} → ")).unwrap_or_default();
             format!("{from}{}{because}", look(entry).painted())
         }
+        EventKind::NodeLost => format!("{}{because}", look(entry).painted()),
+        EventKind::NodeJoined => {
+            format!("{} (node {} can be reached again)", look(entry).painted(), entry.location)
+        }
         EventKind::HealthChanged => {
             let last = entry.health.as_ref().and_then(|health| health.last.as_ref());
             let answer = last.map(|last| format!(": {}", last.message)).unwrap_or_default();

@@ -5,11 +5,15 @@ use crate::api::{self, ExecContext, ExecParams};
 use crate::connect;
 use crate::error::CommandError;
 use crate::exit::Exit;
+use crate::node::There;
+use crate::project::Project;
 use command_executor::command::{self, Command, UserIds};
+use command_executor::target::docker::{ContainerExec, Docker};
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal};
+use std::path::Path;
 
-/// Run a command in a service's folder and environment
+/// Run a command in a service's folder and environment, or in its container
 ///
 /// The command takes the place of this program: its exit code is passed on, signals reach it, and it has this terminal.
 #[derive(clap::Args, Debug)]
@@ -25,10 +29,10 @@ pub(crate) struct Args {
     /// Program and arguments; without any, your shell
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<OsString>,
-    /// Keep stdin open (it always is for processes of this machine)
+    /// Keep stdin open (it always is)
     #[arg(short, long)]
     interactive: bool,
-    /// Use this terminal (it always is used for processes of this machine)
+    /// Give it a terminal in a container (it has one anyway where this is run in one, as processes of this machine have)
     #[arg(short, long)]
     tty: bool,
 }
@@ -46,6 +50,12 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
         };
         Ok(daemon.call(api::STACK_EXEC, &ExecParams { name: args.name.clone() }).await?)
     })?;
+    if let Some(node) = &place.node {
+        return on_node(context, &project, node, &place, &args);
+    }
+    if let Some(container) = &place.container {
+        return in_container(context, container, &args);
+    }
     let mut words = args.command.into_iter();
     let program = words
         .next()
@@ -59,20 +69,77 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
         }
     }
     command = command.envs(place.env.iter().cloned()).envs(context.global.env.iter().cloned());
-    command = command.current_dir(&place.working_dir);
+    let folder = place.working_dir.as_deref().unwrap_or(Path::new("/"));
+    command = command.current_dir(folder);
     if let Some(user) = other_user(&place)? {
         command = command.user(user);
     }
     let error = command::replace(&command);
     let (exit, what) = match error.source.kind() {
-        ErrorKind::NotFound if !place.working_dir.is_dir() => (
+        ErrorKind::NotFound if !folder.is_dir() => (
             Exit::NOT_EXECUTABLE,
-            format!("the folder {} of {} isn't there", place.working_dir.display(), place.instance),
+            format!("the folder {} of {} isn't there", folder.display(), place.instance),
         ),
         ErrorKind::NotFound => (Exit::NOT_FOUND, format!("there is no program {}", program.display())),
         _ => (Exit::NOT_EXECUTABLE, format!("can't run {}", program.display())),
     };
     Err(CommandError::io(what, &error.source).exit(exit))
+}
+
+/// Runs it on another node: the agent's own harness there knows how.
+fn on_node(
+    context: &Context,
+    project: &Project,
+    node: &str,
+    place: &ExecContext,
+    args: &Args,
+) -> Result<Exit, CommandError> {
+    let there = There::of(&place.way, node, &project.id)
+        .map_err(|error| CommandError::from_error(Exit::UNREACHABLE, &error))?;
+    let mut words: Vec<OsString> = Vec::new();
+    if !context.global.env.is_empty() {
+        // In arguments everybody over there could read them.
+        return Err(CommandError::usage(format!("-e has no way to node {node}"))
+            .hint(format!("harness exec {} -- env NAME=VALUE COMMAND", args.name)));
+    }
+    words.extend(["exec".into(), place.instance.to_string().into()]);
+    if args.tty {
+        words.push("--tty".into());
+    }
+    if !args.command.is_empty() {
+        words.push("--".into());
+        words.extend(args.command.iter().cloned());
+    }
+    let terminal = args.tty || (std::io::stdin().is_terminal() && std::io::stdout().is_terminal());
+    let command = there.launcher.rewrite_to_replace(there.harness(words), terminal);
+    let command = command.map_err(|error| CommandError::from_error(Exit::USAGE, &error))?;
+    let error = command::replace(&command);
+    Err(CommandError::io("can't run ssh", &error.source).exit(Exit::NOT_FOUND))
+}
+
+/// Runs it in the container, through docker, whose exit codes are a shell's: 126 and 127.
+fn in_container(context: &Context, container: &str, args: &Args) -> Result<Exit, CommandError> {
+    let text = |word: &OsString| {
+        let text = word.to_str().map(str::to_owned);
+        text.ok_or_else(|| CommandError::usage(format!("{} isn't UTF-8, which docker needs", word.display())))
+    };
+    let mut argv: Vec<String> = args.command.iter().map(text).collect::<Result<_, _>>()?;
+    let shell = argv.is_empty();
+    if shell {
+        argv.push("sh".into());
+    }
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let exec = ContainerExec {
+        argv,
+        env: context.global.env.iter().cloned().collect(),
+        interactive: true,
+        tty: args.tty || terminal,
+        ..ContainerExec::default()
+    };
+    let command = Docker::new().container(container).exec(&exec);
+    let command = command.map_err(|error| CommandError::from_error(Exit::USAGE, &error))?;
+    let error = command::replace(&command);
+    Err(CommandError::io("can't run docker", &error.source).exit(Exit::NOT_FOUND))
 }
 
 /// The user and group that the service runs as, if these aren't ours already.

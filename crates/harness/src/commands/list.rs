@@ -1,5 +1,7 @@
 //! `harness list`.
 
+mod known;
+
 use super::filter::{self, Filter, Subject};
 use super::{Context, examples, load, status};
 use crate::connect;
@@ -13,6 +15,8 @@ use serde::Serialize;
 use service_registry::model::Entry;
 
 /// List the services of the file, with their types, ports, needs and states
+///
+/// With -H wss:// those that the daemon over there knows.
 #[derive(clap::Args, Debug)]
 #[command(before_help = examples![
     "harness list                            All services of the file"
@@ -42,7 +46,7 @@ struct Listed {
     dependencies: Vec<String>,
     labels: IndexMap<String, String>,
     description: Option<String>,
-    source: String,
+    source: Option<String>,
     instances: Vec<State>,
 }
 
@@ -56,22 +60,28 @@ struct State {
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let project = context.project()?;
-    let stack = load::look(context, &project)?.stack;
-    let entries = connect::block_on(async |executor| {
+    let stack = match project.remote {
+        Some(_) => None,
+        None => Some(load::look(context, &project)?.stack),
+    };
+    let facts = connect::block_on(async |executor| {
         let daemon = connect::existing(executor, &project).await?;
-        Ok(status::facts(context, &project, daemon.as_ref(), &[]).await?.entries)
+        status::facts(context, &project, daemon.as_ref(), &[]).await
     })?;
-    let services: Vec<Listed> = stack
-        .services
-        .values()
-        .map(|service| {
-            let own: Vec<&Entry> =
-                entries.iter().filter(|entry| entry.service == service.name.as_str()).collect();
-            (service, own)
-        })
-        .filter(|(service, own)| args.filter.iter().all(|filter| holds(filter, service, own)))
-        .map(|(service, own)| listed(service, &own))
-        .collect();
+    let mut services: Vec<(Listed, Vec<&Entry>)> = match &stack {
+        None => known::services(&facts),
+        Some(stack) => stack
+            .services
+            .values()
+            .map(|service| {
+                let own = facts.entries.iter().filter(|entry| entry.service == service.name.as_str());
+                let own: Vec<&Entry> = own.collect();
+                (listed(service, &own), own)
+            })
+            .collect(),
+    };
+    services.retain(|(service, own)| args.filter.iter().all(|filter| holds(filter, service, own)));
+    let services: Vec<Listed> = services.into_iter().map(|(service, _)| service).collect();
     if context.ui.is_table() {
         context.ui.out(table(&services).lines(context.ui.stdout_width()).join("\n"))?;
     } else {
@@ -80,10 +90,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     Ok(Exit::OK)
 }
 
-fn holds(filter: &Filter, service: &Service, entries: &[&Entry]) -> bool {
+fn holds(filter: &Filter, service: &Listed, entries: &[&Entry]) -> bool {
     let subject = Subject {
-        service: service.name.as_str(),
-        kind: service.target.type_name(),
+        service: &service.name,
+        kind: service.kind,
         labels: service.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
         ..Subject::default()
     };
@@ -120,17 +130,21 @@ fn listed(service: &Service, entries: &[&Entry]) -> Listed {
         dependencies: service.dependencies.keys().map(ToString::to_string).collect(),
         labels: service.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         description: service.description.clone(),
-        source: service.source.clone(),
-        instances: entries
-            .iter()
-            .map(|entry| State {
-                instance: entry.instance.clone(),
-                state: entry.status.state.as_str(),
-                summary: look(entry).word,
-                health: describe::health(entry.health.as_ref()),
-            })
-            .collect(),
+        source: Some(service.source.clone()),
+        instances: states(entries),
     }
+}
+
+fn states(entries: &[&Entry]) -> Vec<State> {
+    entries
+        .iter()
+        .map(|entry| State {
+            instance: entry.instance.clone(),
+            state: entry.status.state.as_str(),
+            summary: look(entry).word,
+            health: describe::health(entry.health.as_ref()),
+        })
+        .collect()
 }
 
 fn table(services: &[Listed]) -> Table {

@@ -25,7 +25,9 @@ pub(super) fn read(context: &Context, project: &Project, strict: bool) -> harnes
 
 /// The stack of the file. Its problems are shown; with an error among them the command ends with code 2.
 pub(super) fn load(context: &Context, project: &Project, strict: bool) -> Result<Loaded, CommandError> {
-    checked(context, project, strict, !context.ui.quiet)
+    let mut loaded = checked(context, project, strict, !context.ui.quiet)?;
+    crate::packages::service::complete(&mut loaded.stack);
+    Ok(loaded)
 }
 
 /// The same for commands that only look: warnings are `validate`'s business.

@@ -3,6 +3,7 @@
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod daemon;
+pub(crate) mod deploy;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod health;
@@ -10,7 +11,11 @@ pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod man;
+pub(crate) mod node;
+pub(crate) mod package;
+pub(crate) mod registry;
 pub(crate) mod restart;
+pub(crate) mod rollback;
 pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod stop;
@@ -50,7 +55,18 @@ pub(crate) struct Context {
 
 impl Context {
     /// The project that is meant.
-    pub(crate) fn project(&self) -> Result<Project, ProjectError> {
+    pub(crate) fn project(&self) -> Result<Project, CommandError> {
+        if let Some(remote) = crate::remote::meant(&self.global)? {
+            return Ok(Project::of_remote(remote));
+        }
+        Ok(self.find_project()?)
+    }
+
+    /// The project of `--config`, or of the working folder.
+    fn find_project(&self) -> Result<Project, ProjectError> {
+        if let Some(state_dir) = &self.global.state_dir {
+            return Ok(Project::at(state_dir.clone()));
+        }
         let explicit = self.global.config.as_deref().filter(|path| !path.as_os_str().is_empty());
         let project = Project::find(explicit)?;
         if project.deleted {
@@ -71,13 +87,47 @@ impl Context {
     }
 }
 
-/// Whether a variable says which service its process belongs to: not to be handed on to other services.
+/// Whether a variable says which service its process belongs to, or opens a daemon: not to be handed on to services.
 pub(crate) fn is_own(name: &str) -> bool {
-    matches!(name, "HARNESS_RUN" | "HARNESS_SERVICE" | "HARNESS_INSTANCE" | "HARNESS_NODE")
+    matches!(
+        name,
+        "HARNESS_RUN"
+            | "HARNESS_SERVICE"
+            | "HARNESS_INSTANCE"
+            | "HARNESS_NODE"
+            | "HARNESS_COMMAND_OF"
+            | crate::remote::TOKEN
+    )
+}
+
+/// Over TLS go the commands that only ask the daemon; others need files of its machine, or bring some of this one along.
+fn only_asks(host: Option<&str>, command: Option<&Command>) -> Result<(), CommandError> {
+    let asks = match command {
+        Some(
+            Command::Status(_)
+            | Command::List(_)
+            | Command::Health(_)
+            | Command::Events(_)
+            | Command::Stop(_)
+            | Command::Restart(_)
+            | Command::Registry(_),
+        ) => true,
+        Some(Command::Daemon(args)) => args.only_asks(),
+        _ => false,
+    };
+    if asks || !crate::remote::is_meant(host) {
+        return Ok(());
+    }
+    Err(CommandError::usage(
+        "over wss:// there are status, list, health, events, stop, restart, registry, \
+         and of daemon status, listen and token",
+    )
+    .hint("`-H ssh://[USER@]HOST` carries out any command over there"))
 }
 
 /// Runs what was typed.
 pub(crate) fn run(context: &Context, command: Option<Command>) -> Result<Exit, CommandError> {
+    only_asks(context.global.host.as_deref(), command.as_ref())?;
     match command {
         None => status::overview(context),
         Some(Command::Start(args)) => start::run(context, &args),
@@ -92,6 +142,11 @@ pub(crate) fn run(context: &Context, command: Option<Command>) -> Result<Exit, C
         Some(Command::Init(args)) => init::run(context, &args),
         Some(Command::Validate(args)) => validate::run(context, &args),
         Some(Command::Config(args)) => config::run(context, args),
+        Some(Command::Deploy(args)) => deploy::run(context, &args),
+        Some(Command::Rollback(args)) => rollback::run(context, &args),
+        Some(Command::Package(args)) => package::run(context, &args),
+        Some(Command::Registry(args)) => registry::run(context, &args),
+        Some(Command::Node(args)) => node::run(context, &args),
         Some(Command::Daemon(args)) => daemon::run(context, args),
         Some(Command::Completions(args)) => completions::run(context, &args),
         Some(Command::Man(args)) => man::run(context, &args),

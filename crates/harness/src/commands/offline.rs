@@ -4,8 +4,10 @@ use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::project::Project;
 use command_executor::keeper::{self, FoundRun, Keepers, Liveness, RunState};
-use service_registry::model::{Entry, Execution, Exit as Ended, Reason, ReasonCode, State};
+use orchestrator::node::{HostedRecord, LogSource};
+use service_registry::model::{Entry, Execution, Exit as Ended, Location, Reason, ReasonCode, State};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 fn scan(project: &Project) -> Result<Vec<FoundRun>, CommandError> {
     if !project.state_dir.join("instances").is_dir() {
@@ -18,16 +20,41 @@ fn is_alive(run: &FoundRun) -> bool {
     matches!(run.liveness, Liveness::KeeperAlive | Liveness::KeeperDeadProcessesLeft(_))
 }
 
+/// The newest run of each instance that no keeper has.
+fn hosted(project: &Project) -> Result<BTreeMap<String, HostedRecord>, CommandError> {
+    let records = HostedRecord::all(&project.state_dir)
+        .map_err(|error| CommandError::io("can't list the runs", &error))?;
+    Ok(records.into_iter().map(|record| (record.instance.to_string(), record)).collect())
+}
+
+/// Whether a run that nobody saw end may go on. Only whoever keeps it knows for sure.
+fn may_live(record: &HostedRecord) -> bool {
+    // A container's process may be one of another machine, and one that has ended is still the engine's.
+    let process = match record.execution {
+        Execution::Process { pid, .. } | Execution::Unit { pid, .. } => pid,
+        _ => None,
+    };
+    let elsewhere = matches!(record.log, LogSource::Node { .. });
+    record.ended.is_none()
+        && (elsewhere || process.is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists()))
+}
+
 /// Instances of which something is alive.
 pub(super) fn live_instances(project: &Project) -> Result<BTreeSet<String>, CommandError> {
-    Ok(scan(project)?.into_iter().filter(is_alive).map(|run| run.record.instance).collect())
+    Ok(live_runs(project)?.into_keys().collect())
 }
 
 /// What is alive: the run and the main process of each instance.
 pub(super) fn live_runs(project: &Project) -> Result<BTreeMap<String, (String, Option<i32>)>, CommandError> {
     let live = scan(project)?.into_iter().filter(is_alive).map(|run| run.record);
     let process = |record: &keeper::RunRecord| record.process().map(|process| process.pid);
-    Ok(live.map(|record| (record.instance.clone(), (record.run.to_string(), process(&record)))).collect())
+    let live = live.map(|record| (record.instance.clone(), (record.run.to_string(), process(&record))));
+    let hosted = hosted(project)?.into_iter().filter(|(_, record)| may_live(record));
+    let hosted = hosted.map(|(instance, record)| {
+        let pid = record.execution.pid().and_then(|pid| i32::try_from(pid).ok());
+        (instance, (record.run, pid))
+    });
+    Ok(live.chain(hosted).collect())
 }
 
 /// Instances that have left logs, by name.
@@ -58,7 +85,55 @@ pub(super) fn entries(project: &Project) -> Result<Vec<Entry>, CommandError> {
             newest.insert(run.record.instance.clone(), run);
         }
     }
-    Ok(newest.into_values().map(|run| entry(&run)).collect())
+    let mut entries: BTreeMap<String, Entry> =
+        newest.into_iter().map(|(instance, run)| (instance, entry(&run))).collect();
+    for (instance, record) in hosted(project)? {
+        // Where the file has changed what an instance is, the later run counts.
+        let later = entries.get(&instance).is_none_or(|entry| entry.created_at < record.started_at);
+        if later {
+            entries.insert(instance, hosted_entry(&record));
+        }
+    }
+    Ok(entries.into_values().collect())
+}
+
+fn hosted_entry(record: &HostedRecord) -> Entry {
+    let instance = record.instance.to_string();
+    let mut entry = Entry::new(record.instance.service().as_str(), &instance, record.started_at);
+    entry.execution = record.execution.clone();
+    if let LogSource::Node { node, .. } = &record.log {
+        entry.location = Location::Node(node.clone());
+    }
+    let (state, reason) = match &record.ended {
+        Some(ended) => {
+            entry.status.since = ended.at;
+            entry.status.exit = Some(ended.exit.clone());
+            match ended.asked {
+                true => (State::Stopped, Some(Reason::new(ReasonCode::StopRequested, "stopped"))),
+                false => {
+                    let state = if ended.exit.is_success() { State::Stopped } else { State::Failed };
+                    (state, Some(Reason::new(ReasonCode::Exited, ended.exit.to_string())))
+                }
+            }
+        }
+        None if may_live(record) => match entry.location {
+            Location::Local => (State::Running, None),
+            // Nobody here has heard since.
+            Location::Node(_) => {
+                let why = "as a daemon heard last: none runs that would ask";
+                (State::Running, Some(Reason::new(ReasonCode::Unknown, why)))
+            }
+        },
+        None => {
+            let why = "it ended while no daemon ran";
+            entry.status.exit = Some(Ended::unknown(why));
+            entry.execution = record.execution.clone().ended();
+            (State::Failed, Some(Reason::new(ReasonCode::Exited, why)))
+        }
+    };
+    entry.status.state = state;
+    entry.status.reason = reason;
+    entry
 }
 
 fn entry(run: &FoundRun) -> Entry {

@@ -46,6 +46,7 @@ fn outcome(verdict: Verdict) -> &'static str {
         Verdict::Completed => "completed",
         Verdict::Overdue => "overdue",
         Verdict::Blocked => "blocked",
+        Verdict::Unreachable => "unreachable",
         Verdict::Failed => "failed",
         Verdict::Ended => "ended",
     }
@@ -62,7 +63,12 @@ pub(super) fn summary(
     exit: Exit,
 ) -> Result<(), WriteError> {
     let last_lines = |instance: &str| {
-        let lines = log::last_lines(&project.state_dir, instance, LINES).unwrap_or_default();
+        if project.remote.is_some() {
+            return Vec::new();
+        }
+        let lines = super::logs::last_lines(project, instance, LINES);
+        let lines =
+            lines.unwrap_or_else(|| log::last_lines(&project.state_dir, instance, LINES).unwrap_or_default());
         lines.iter().map(|line| plain(&line.text)).collect::<Vec<String>>()
     };
     let outcomes: Vec<Outcome> = wanted
@@ -107,6 +113,7 @@ fn complain(outcome: &Outcome, verdict: Verdict, name: &str) {
     let (style, symbol, word) = match verdict {
         Verdict::Overdue => (style::WARNING, "●", "is not ready, and still running"),
         Verdict::Blocked => (style::ERROR, "✗", "is blocked"),
+        Verdict::Unreachable => (style::ERROR, "✗", "can't be started"),
         Verdict::Pending => (style::WARNING, "●", "is not ready yet"),
         Verdict::Ended => (style::ERROR, "✗", "ended by itself"),
         _ => (style::ERROR, "✗", "failed"),
@@ -132,6 +139,7 @@ pub(super) fn counts(verdicts: &[Verdict], time: Duration) -> String {
         (number(&[Verdict::Failed]), "failed"),
         (number(&[Verdict::Ended]), "ended"),
         (number(&[Verdict::Blocked]), "blocked"),
+        (number(&[Verdict::Unreachable]), "unreachable"),
         (number(&[Verdict::Overdue]), "overdue"),
         (number(&[Verdict::Pending]), "not settled"),
     ]
@@ -160,6 +168,14 @@ pub(super) fn advise(context: &Context, wanted: &[Expect], verdicts: &[Verdict])
                 (format!("harness logs {name}"), "all it said"),
                 (format!("harness restart {name}"), "try again with the file as it is now"),
                 ("harness stop".into(), "stop everything"),
+            ],
+        );
+    } else if find(&[Verdict::Unreachable]).is_some() {
+        next_steps(
+            &context.ui,
+            &[
+                ("harness node check".into(), "what is wrong with the way there"),
+                ("harness status --watch".into(), "it is tried again by itself"),
             ],
         );
     } else if let Some(late) = find(&[Verdict::Overdue, Verdict::Pending]) {

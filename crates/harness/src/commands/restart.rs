@@ -10,6 +10,8 @@ use crate::exit::Exit;
 use std::time::Instant;
 
 /// Restart services with the file as it is now, and wait until they are ready
+///
+/// With -H wss:// as they were started over there: no file and no environment of this machine goes along.
 #[derive(clap::Args, Debug)]
 #[command(before_help = examples![
     "harness restart web        web, with its definition as the file has it now"
@@ -31,7 +33,8 @@ pub(crate) struct Args {
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let begin = Instant::now();
     let project = context.project()?;
-    let stack = if project.deleted {
+    let remote = project.remote.is_some();
+    let stack = if project.deleted || remote {
         None
     } else {
         let stack = load::load(context, &project, false)?.stack;
@@ -41,7 +44,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     let params = RestartParams {
         stack,
         names: args.names.clone(),
-        env: Context::caller_environment(),
+        env: if remote { Default::default() } else { Context::caller_environment() },
         force: args.force,
     };
     connect::block_on(async |executor| {
@@ -57,21 +60,21 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
             }
             None => connect::or_start(executor, &project).await?,
         };
-        let before = start::running_pids(&daemon).await?;
+        let before = start::present_runs(&daemon).await?;
         let result: RestartResult = daemon.call(api::STACK_RESTART, &params).await?;
         let wanted: Vec<Expect> = result
             .restarting
             .iter()
             .map(|name| {
                 let instance = name.to_string();
-                let pid = before.iter().find(|(known, _)| *known == instance).map(|(_, pid)| *pid);
+                let run = before.iter().find(|(known, _)| *known == instance).map(|(_, run)| run.clone());
                 let service = params.stack.as_ref().and_then(|stack| stack.service(name.service().as_str()));
                 let restart = service.map(|service| service.restart.policy);
                 Expect {
                     instance,
                     after: result.revision,
                     fresh: true,
-                    not_pid: pid,
+                    not_run: run,
                     deaths_before: 0,
                     restart,
                 }
@@ -82,12 +85,17 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
             return Ok(Exit::OK);
         }
         let mut waiter = Waiter::new(context, &daemon, begin).await?;
-        let (end, verdicts) = waiter.ready(&wanted).await?;
+        let next = async || Ok(connect::or_start(executor, &project).await?);
+        let (end, verdicts) = waiter.ready_whoever_tells(&wanted, next).await?;
         let exit = match end {
             End::Interrupted => wait::interrupted(),
             _ => verdict::exit(&verdicts, end == End::TimedOut),
         };
         outcome::summary(context, &project, &wanted, &verdicts, &waiter.board, begin.elapsed(), exit)?;
+        // What would be typed next needs the logs or the file, which are over there.
+        if remote {
+            return Ok(exit);
+        }
         if end == End::Settled {
             outcome::advise(context, &wanted, &verdicts);
         } else {

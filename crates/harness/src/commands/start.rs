@@ -7,12 +7,12 @@ use crate::api::{self, StartParams, StartResult, StopParams, StopResult};
 use crate::connect::{self, CallError, Daemon};
 use crate::error::{CommandError, next_steps};
 use crate::exit::Exit;
+use crate::packages;
 use crate::project::Project;
 use crate::ui::describe::count;
 use crate::ui::prompt;
 use crate::ui::style;
 use async_io::Timer;
-use orchestrator::command::supported;
 use std::time::{Duration, Instant};
 
 /// How long a daemon that is ending is waited for, to begin with the next one.
@@ -62,7 +62,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     let loaded = load::load(context, &project, args.strict)?;
     load::check_names(&loaded.stack, &args.names)?;
     // The daemon would refuse too; but then it would have been started for nothing, and a dry run needs no daemon.
-    supported(&loaded.stack, &plan::selected(&loaded.stack, &args.names))?;
+    let selected = plan::selected(&loaded.stack, &args.names);
+    packages::service::check(&loaded.stack, &selected)?;
     let params = StartParams {
         names: args.names.clone(),
         env: Context::caller_environment(),
@@ -78,7 +79,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         }
         let (daemon, begun) = loop {
             let daemon = connect::or_start(executor, &project).await?;
-            match Begun::ask(&daemon, &params).await {
+            match Begun::ask(begin, &daemon, &params).await {
                 // It is ending, for someone else's stop: the next one takes this.
                 Err(error) if error.is_end() && begin.elapsed() < ENDING => {
                     Timer::after(Duration::from_millis(5)).await;
@@ -86,7 +87,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
                 begun => break (daemon, begun?),
             }
         };
-        start(context, &project, &daemon, params, args, begin, begun).await
+        let next = async || Ok(connect::or_start(executor, &project).await?);
+        start(context, &project, (&daemon, next), params, args, begun).await
     })
 }
 
@@ -110,28 +112,28 @@ async fn dry_run(
 
 /// What a start has set in motion.
 struct Begun {
+    begin: Instant,
     /// The processes that ran before, where they may be replaced.
-    before: Vec<(String, u32)>,
+    before: Vec<(String, String)>,
     result: StartResult,
 }
 
 impl Begun {
-    async fn ask(daemon: &Daemon, params: &StartParams) -> Result<Self, CallError> {
-        let before = if params.apply { running_pids(daemon).await? } else { Vec::new() };
-        Ok(Self { before, result: daemon.call(api::STACK_START, params).await? })
+    async fn ask(begin: Instant, daemon: &Daemon, params: &StartParams) -> Result<Self, CallError> {
+        let before = if params.apply { present_runs(daemon).await? } else { Vec::new() };
+        Ok(Self { begin, before, result: daemon.call(api::STACK_START, params).await? })
     }
 }
 
 async fn start(
     context: &Context,
     project: &Project,
-    daemon: &Daemon,
+    (daemon, next): (&Daemon, impl AsyncFn() -> Result<Daemon, CommandError>),
     mut params: StartParams,
     args: &Args,
-    begin: Instant,
     begun: Begun,
 ) -> Result<Exit, CommandError> {
-    let Begun { before, mut result } = begun;
+    let Begun { begin, before, mut result } = begun;
     for warning in &result.warnings {
         context.ui.warn(warning);
     }
@@ -139,7 +141,7 @@ async fn start(
     if !result.stale.is_empty() && !args.apply {
         plan::say_stale(context, &result.stale);
         if context.ui.can_ask && prompt::confirm("Replace what changed now?") {
-            replaced = running_pids(daemon).await?;
+            replaced = present_runs(daemon).await?;
             params.apply = true;
             result = daemon.call(api::STACK_START, &params).await?;
         }
@@ -163,7 +165,7 @@ async fn start(
     let nothing_new = result.started.is_empty() && (!params.apply || result.stale.is_empty());
     let wanted = expectations(&result, &replaced, &params);
     let mut waiter = Waiter::new(context, daemon, begin).await?;
-    let (end, verdicts) = waiter.ready(&wanted).await?;
+    let (end, verdicts) = waiter.ready_whoever_tells(&wanted, &next).await?;
     let exit = match end {
         End::Interrupted => wait::interrupted(),
         _ => verdict::exit(&verdicts, end == End::TimedOut),
@@ -174,7 +176,7 @@ async fn start(
     }
     outcome::summary(context, project, &wanted, &verdicts, &waiter.board, begin.elapsed(), exit)?;
     if exit != Exit::OK && end == End::Settled && args.rollback_on_failure {
-        roll_back(context, daemon, &result, &mut waiter).await?;
+        roll_back(context, &next().await?, &result, &mut waiter).await?;
     } else if end == End::Settled {
         outcome::advise(context, &wanted, &verdicts);
     } else {
@@ -190,18 +192,17 @@ struct Envelope<'a> {
     result: &'a StartResult,
 }
 
-/// The processes that run now, by instance.
-pub(super) async fn running_pids(daemon: &Daemon) -> Result<Vec<(String, u32)>, CallError> {
-    use service_registry::model::Execution;
+/// The runs that are the present ones now, by instance.
+pub(super) async fn present_runs(daemon: &Daemon) -> Result<Vec<(String, String)>, CallError> {
     let status: api::StatusResult = daemon.call(api::STACK_STATUS, &api::Names::default()).await?;
-    let pids = status.instances.into_iter().filter_map(|entry| match entry.execution {
-        Execution::Process { pid: Some(pid), .. } => Some((entry.instance, pid)),
-        _ => None,
+    let runs = status.instances.into_iter().filter_map(|entry| {
+        let run = entry.execution.run()?.to_owned();
+        Some((entry.instance, run))
     });
-    Ok(pids.collect())
+    Ok(runs.collect())
 }
 
-fn expectations(result: &StartResult, before: &[(String, u32)], params: &StartParams) -> Vec<Expect> {
+fn expectations(result: &StartResult, before: &[(String, String)], params: &StartParams) -> Vec<Expect> {
     let replaced =
         |name: &str| params.apply && result.stale.iter().any(|stale| stale.instance.to_string() == name);
     result
@@ -211,11 +212,11 @@ fn expectations(result: &StartResult, before: &[(String, u32)], params: &StartPa
             let fresh = result.started.contains(name) || replaced(&name.to_string());
             let restart = params.stack.service(name.service().as_str()).map(|service| service.restart.policy);
             let name = name.to_string();
-            let pid = before.iter().find(|(instance, _)| *instance == name).map(|(_, pid)| *pid);
+            let run = before.iter().find(|(instance, _)| *instance == name).map(|(_, run)| run.clone());
             Expect {
                 after: if fresh { result.revision } else { 0 },
                 fresh,
-                not_pid: pid.filter(|_| replaced(&name)),
+                not_run: run.filter(|_| replaced(&name)),
                 deaths_before: 0,
                 restart,
                 instance: name,

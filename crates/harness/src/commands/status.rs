@@ -178,7 +178,7 @@ fn draw(context: &Context, facts: &Facts, painter: &mut Painter) -> Result<(), C
 
 /// `harness` alone: in a project its status and three things to do next, elsewhere the help.
 pub(crate) fn overview(context: &Context) -> Result<Exit, CommandError> {
-    let project = match context.project() {
+    let project = match context.find_project() {
         Ok(project) => project,
         Err(ProjectError::Discover(harness_config::DiscoverError::NotFound { .. })) => {
             context.ui.out(crate::cli::command().render_help().ansi())?;

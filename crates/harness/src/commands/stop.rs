@@ -46,25 +46,33 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    of(context, args, &context.project()?)
+}
+
+/// Stops services by their names, and what needs them.
+pub(super) fn names(context: &Context, project: &Project, names: Vec<String>) -> Result<Exit, CommandError> {
+    of(context, &Args { names, yes: true, force: false, dry_run: false }, project)
+}
+
+fn of(context: &Context, args: &Args, project: &Project) -> Result<Exit, CommandError> {
     let begin = Instant::now();
-    let project = context.project()?;
     connect::block_on(async |executor| {
         loop {
-            let daemon = match connect::existing(executor, &project).await? {
+            let daemon = match connect::existing(executor, project).await? {
                 Some(daemon) => daemon,
                 // Services go on without a daemon: one is needed to stop them.
-                None if !offline::live_instances(&project)?.is_empty() && !args.dry_run => {
-                    connect::or_start(executor, &project).await?
+                None if !offline::live_instances(project)?.is_empty() && !args.dry_run => {
+                    connect::or_start(executor, project).await?
                 }
                 None => {
                     return nothing(
                         context,
                         args,
-                        &offline::live_instances(&project)?.into_iter().collect::<Vec<_>>(),
+                        &offline::live_instances(project)?.into_iter().collect::<Vec<_>>(),
                     );
                 }
             };
-            match stop(context, &project, &daemon, args, begin).await {
+            match stop(context, project, &daemon, args, begin).await {
                 // The daemon has ended under it, killed or by another stop: what that one left undone, the next one does.
                 Err(error) if error.exit == Exit::UNREACHABLE && begin.elapsed() < ENDING => {
                     Timer::after(Duration::from_millis(5)).await;
@@ -144,7 +152,8 @@ async fn stop(
         )
         .hint("`harness status` shows what runs, `harness stop` stops it"));
     }
-    if all && !end_daemon(daemon, &mut waiter, project).await? {
+    // A daemon of another machine goes on: nobody there has said that it isn't needed.
+    if all && project.remote.is_none() && !end_daemon(daemon, &mut waiter, project).await? {
         context.ui.say("The daemon goes on: something was started meanwhile.");
     }
     let names: Vec<String> = result.stopping.iter().map(ToString::to_string).collect();

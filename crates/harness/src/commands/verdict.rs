@@ -2,7 +2,7 @@
 
 use crate::exit::Exit;
 use orchestrator::model::RestartPolicy;
-use service_registry::model::{Entry, Execution, ReasonCode, State};
+use service_registry::model::{Entry, ReasonCode, State};
 use std::collections::{HashMap, HashSet};
 
 /// So many quick deaths in a row and a start is called failed, though its instance is still tried.
@@ -17,8 +17,8 @@ pub(crate) struct Expect {
     pub(crate) after: u64,
     /// Whether a new run is expected: one that doesn't last was never ready.
     pub(crate) fresh: bool,
-    /// The process that is to be replaced: while this one runs, nothing has happened yet.
-    pub(crate) not_pid: Option<u32>,
+    /// The run that is to be replaced: while it is the present one, nothing has happened yet.
+    pub(crate) not_run: Option<String>,
     /// Quick deaths that it had before.
     pub(crate) deaths_before: u32,
     /// When it is started again by itself; `None` if that isn't known: then the first failure counts.
@@ -38,6 +38,8 @@ pub(crate) enum Verdict {
     Overdue,
     /// It waits for something that failed or is overdue.
     Blocked,
+    /// Its node can't be reached.
+    Unreachable,
     /// It failed, or dies as fast as it is started.
     Failed,
     /// It ended, though nothing is wrong with how: a service that exited with 0, or was stopped meanwhile.
@@ -63,7 +65,14 @@ pub(crate) fn judge(wanted: &[Expect], entries: &HashMap<String, Entry>) -> Vec<
             .iter()
             .zip(&verdicts)
             .filter(|(_, verdict)| {
-                matches!(verdict, Verdict::Failed | Verdict::Overdue | Verdict::Blocked | Verdict::Ended)
+                matches!(
+                    verdict,
+                    Verdict::Failed
+                        | Verdict::Overdue
+                        | Verdict::Blocked
+                        | Verdict::Unreachable
+                        | Verdict::Ended
+                )
             })
             .filter_map(|(expect, _)| entries.get(&expect.instance).map(|entry| entry.service.as_str()))
             .collect();
@@ -88,12 +97,13 @@ pub(crate) fn judge(wanted: &[Expect], entries: &HashMap<String, Entry>) -> Vec<
 }
 
 fn one(expect: &Expect, entry: &Entry) -> Verdict {
-    let pid = match &entry.execution {
-        Execution::Process { pid, .. } => *pid,
-        _ => None,
-    };
-    if entry.revision <= expect.after || (pid.is_some() && pid == expect.not_pid) {
+    let lives = matches!(entry.status.state, State::Starting | State::Running | State::Stopping);
+    let run = entry.execution.run().filter(|_| lives);
+    if entry.revision <= expect.after || (run.is_some() && run == expect.not_run.as_deref()) {
         return Verdict::Pending;
+    }
+    if entry.lost_since.is_some() {
+        return Verdict::Unreachable;
     }
     let code = entry.status.reason.as_ref().map(|reason| reason.code);
     match (entry.status.state, code) {
@@ -101,6 +111,7 @@ fn one(expect: &Expect, entry: &Entry) -> Verdict {
         (State::Running, _) if entry.ready => Verdict::Ready,
         (_, Some(ReasonCode::Backoff)) => after_deaths(expect, entry),
         (_, Some(ReasonCode::Blocked | ReasonCode::DependencyFailed | ReasonCode::Held)) => Verdict::Blocked,
+        (_, Some(ReasonCode::Unreachable)) => Verdict::Unreachable,
         // It ended before and its turn comes: this start's, or a new daemon's that found it lost.
         (State::Failed | State::Stopped, Some(ReasonCode::Waiting)) => Verdict::Pending,
         // Between an end and the plan to try again there is a moment in which only the end is known.
@@ -149,13 +160,17 @@ pub(crate) fn settled(verdicts: &[Verdict]) -> bool {
     verdicts.iter().all(|verdict| *verdict != Verdict::Pending)
 }
 
-/// The exit code for what was seen: 5 if time-outs are the only failures, else 3.
+/// The exit code for what was seen: 4 if nothing failed but a node can't be reached, 5 if time-outs are the only failures,
+/// else 3.
 pub(crate) fn exit(verdicts: &[Verdict], timed_out: bool) -> Exit {
     let failed = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Failed | Verdict::Ended));
     let late = verdicts.contains(&Verdict::Overdue);
     let blocked = verdicts.contains(&Verdict::Blocked);
+    let unreachable = verdicts.contains(&Verdict::Unreachable);
     if failed {
         Exit::SERVICE_FAILED
+    } else if unreachable {
+        Exit::UNREACHABLE
     } else if late || timed_out {
         Exit::TIMED_OUT
     } else if blocked {
@@ -169,7 +184,7 @@ pub(crate) fn exit(verdicts: &[Verdict], timed_out: bool) -> Exit {
 mod tests {
     use super::*;
     use jiff::Timestamp;
-    use service_registry::model::Reason;
+    use service_registry::model::{Execution, Reason};
 
     struct Fact(&'static str, State, Option<ReasonCode>, bool);
 
@@ -189,7 +204,7 @@ mod tests {
             instance: format!("{service}-1"),
             after: 5,
             fresh: true,
-            not_pid: None,
+            not_run: None,
             deaths_before: 0,
             restart: None,
         }
@@ -243,12 +258,18 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_to_be_replaced_is_not_ready() {
+    fn a_run_that_is_to_be_replaced_is_not_ready() {
         let mut running = entry(&Fact("web", State::Running, None, true), &[]);
-        running.execution = Execution::Process { pid: Some(7), run: None };
+        running.execution = Execution::Process { pid: Some(7), run: Some("old".into()) };
         let entries = HashMap::from([("web-1".to_owned(), running)]);
-        assert_eq!(judge(&[Expect { not_pid: Some(7), ..expect("web") }], &entries), [Verdict::Pending]);
-        assert_eq!(judge(&[Expect { not_pid: Some(8), ..expect("web") }], &entries), [Verdict::Ready]);
+        assert_eq!(
+            judge(&[Expect { not_run: Some("old".into()), ..expect("web") }], &entries),
+            [Verdict::Pending]
+        );
+        assert_eq!(
+            judge(&[Expect { not_run: Some("other".into()), ..expect("web") }], &entries),
+            [Verdict::Ready]
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use async_io::Timer;
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt, future};
 use service_registry::model::{Entry, Execution, Location, ReasonCode, State};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// Time between two frames.
@@ -25,8 +25,13 @@ const SILENCE: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(3);
 /// A service without a health check is called ready once it has run this long: one that exits at once never was.
 const STEADY: Duration = Duration::from_millis(30);
+/// The same for one that somebody else keeps: its end has to be asked for.
+const STEADY_HOSTED: Duration = Duration::from_millis(250);
 /// The same for one that has died since the start: it must do better than before.
 const STEADY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Daemons that may end under a wait, one after the other: more are no accident.
+const RESUMES: usize = 20;
 
 /// Everything that the registry has said.
 #[derive(Debug, Default)]
@@ -79,13 +84,19 @@ pub(super) struct Waiter<'a> {
     signals: Signals,
     pub(super) board: Board,
     pub(super) begin: Instant,
+    /// When this daemon began to tell.
+    since: Instant,
     deadline: Option<Instant>,
     painter: Option<Painter>,
     tick: usize,
     /// What was said of each instance, and when it was settled.
     told: HashMap<String, (String, Option<Instant>)>,
-    /// The process of each service without a health check, and when it was first seen to run.
-    ran: HashMap<String, (Option<u32>, Instant)>,
+    /// The run of each service without a health check, and when it was first seen to be up.
+    ran: HashMap<String, (String, Instant)>,
+    /// Since when each has been ready without a break.
+    ready_since: HashMap<String, Instant>,
+    /// Those that were ready for [`STEADY_AGAIN`].
+    lasted: HashSet<String>,
     spoke: Instant,
     silence: Duration,
 }
@@ -110,11 +121,14 @@ impl<'a> Waiter<'a> {
             signals,
             board,
             begin,
+            since: begin,
             deadline: context.global.timeout.and_then(|timeout| begin.checked_add(timeout)),
             painter: live.then(|| Painter::new(Screen::Stderr)),
             tick: 0,
             told: HashMap::new(),
             ran: HashMap::new(),
+            ready_since: HashMap::new(),
+            lasted: HashSet::new(),
             spoke: Instant::now(),
             silence: SILENCE,
         })
@@ -127,6 +141,7 @@ impl<'a> Waiter<'a> {
         loop {
             let mut verdicts = judge(&wanted, &self.board.entries);
             let steady = self.doubt(&wanted, &mut verdicts);
+            self.remember(&wanted, &mut verdicts);
             let items = self.ready_items(&wanted, &verdicts);
             if settled(&verdicts) {
                 self.finish(items);
@@ -136,7 +151,7 @@ impl<'a> Waiter<'a> {
             match self.wake(steady).await {
                 Wake::Change(change) => self.take(change?).await?,
                 Wake::Tick => {
-                    if !graced && self.begin.elapsed() > GRACE {
+                    if !graced && self.since.elapsed() > GRACE {
                         graced = true;
                         wanted.iter_mut().for_each(|expect| expect.after = 0);
                     }
@@ -145,6 +160,38 @@ impl<'a> Waiter<'a> {
                 Wake::Interrupt => return Ok((self.leave(End::Interrupted), verdicts)),
             }
         }
+    }
+
+    /// Like [`Self::ready`], also where the daemon ends meanwhile: what was acknowledged, the one that `next` gives goes on
+    /// with.
+    pub(super) async fn ready_whoever_tells(
+        &mut self,
+        wanted: &[Expect],
+        next: impl AsyncFn() -> Result<Daemon, CommandError>,
+    ) -> Result<(End, Vec<Verdict>), CommandError> {
+        let mut outcome = self.ready(wanted).await;
+        for _ in 0..RESUMES {
+            match &outcome {
+                Err(error) if error.exit == Exit::UNREACHABLE => {}
+                _ => break,
+            }
+            outcome = match self.resume(&next).await {
+                Ok(()) => self.ready(wanted).await,
+                Err(error) => Err(error),
+            };
+        }
+        outcome
+    }
+
+    async fn resume(
+        &mut self,
+        next: &impl AsyncFn() -> Result<Daemon, CommandError>,
+    ) -> Result<(), CommandError> {
+        let mut changes = next().await?.watch().await?;
+        self.board.take(changes.next().await?);
+        self.changes = changes;
+        self.since = Instant::now();
+        Ok(())
     }
 
     /// Waits until none of what is `stopping` runs any more, and says how it goes.
@@ -171,10 +218,7 @@ impl<'a> Waiter<'a> {
     /// Those of what was stopping that have a new run: someone else has started them.
     pub(super) fn started_again(&self, stopping: &StopResult) -> Vec<String> {
         let again = stopping.stopping.iter().filter(|name| {
-            let run = match self.board.entries.get(&name.to_string()).map(|entry| &entry.execution) {
-                Some(Execution::Process { run, .. }) => run.as_ref(),
-                _ => None,
-            };
+            let run = self.board.entries.get(&name.to_string()).and_then(|entry| entry.execution.run());
             is_another(run, stopping.runs.get(*name))
         });
         again.map(ToString::to_string).collect()
@@ -212,16 +256,22 @@ impl<'a> Waiter<'a> {
             if *verdict != Verdict::Ready || !expect.fresh || entry.health.is_some() {
                 continue;
             }
+            let Some(run) = entry.execution.run() else { continue };
+            let ran = self.ran.entry(expect.instance.clone()).or_insert_with(|| (run.to_owned(), now));
+            if ran.0 != run {
+                *ran = (run.to_owned(), now);
+            }
             let pid = match &entry.execution {
                 Execution::Process { pid, .. } => *pid,
-                _ => continue,
+                _ => None,
             };
-            let ran = self.ran.entry(expect.instance.clone()).or_insert((pid, now));
-            if ran.0 != pid {
-                *ran = (pid, now);
-            }
             let died = entry.deaths > expect.deaths_before;
-            let believed = ran.1 + if died { STEADY_AGAIN } else { STEADY };
+            let steady = match &entry.execution {
+                _ if died => STEADY_AGAIN,
+                Execution::Process { .. } => STEADY,
+                _ => STEADY_HOSTED,
+            };
+            let believed = ran.1 + steady;
             // Its end is told only once that is durable; that it has ended can be seen before.
             let gone =
                 entry.location == Location::Local && pid.is_some_and(has_ended) && now < believed + GRACE;
@@ -232,6 +282,22 @@ impl<'a> Waiter<'a> {
             }
         }
         next
+    }
+
+    /// What was ready for a while has been started, and isn't waited for once more while it is started again: else a start
+    /// of many that die now and then would never see all of them up at once.
+    fn remember(&mut self, wanted: &[Expect], verdicts: &mut [Verdict]) {
+        let now = Instant::now();
+        for (Expect { instance, .. }, verdict) in wanted.iter().zip(verdicts) {
+            if *verdict != Verdict::Ready {
+                self.ready_since.remove(instance);
+                if *verdict == Verdict::Pending && self.lasted.contains(instance) {
+                    *verdict = Verdict::Ready;
+                }
+            } else if now - *self.ready_since.entry(instance.clone()).or_insert(now) >= STEADY_AGAIN {
+                self.lasted.insert(instance.clone());
+            }
+        }
     }
 
     async fn wake(&mut self, at: Option<Instant>) -> Wake {
@@ -364,7 +430,7 @@ pub(super) fn service_of(instance: &str) -> &str {
 
 /// Whether the run that there is now is another than the one that was stopped. A daemon of an older build doesn't name
 /// that one: then it can't be said.
-fn is_another(now: Option<&String>, stopped: Option<&String>) -> bool {
+fn is_another(now: Option<&str>, stopped: Option<&String>) -> bool {
     now.zip(stopped).is_some_and(|(now, stopped)| now != stopped)
 }
 
@@ -389,7 +455,7 @@ fn word(verdict: Verdict, entry: Option<&Entry>) -> (Phase, String) {
         Verdict::Ended if reason.is_empty() => (Phase::Failed, "ended by itself".into()),
         Verdict::Ended => (Phase::Failed, format!("ended: {reason}")),
         Verdict::Blocked if reason.is_empty() => (Phase::Failed, "blocked".into()),
-        Verdict::Blocked => (Phase::Failed, reason),
+        Verdict::Blocked | Verdict::Unreachable => (Phase::Failed, reason),
         Verdict::Overdue if reason.is_empty() => (Phase::Late, "not ready in time".into()),
         Verdict::Overdue => (Phase::Late, reason),
         Verdict::Pending => {
@@ -444,12 +510,12 @@ mod tests {
 
     #[test]
     fn a_run_is_another_one_only_where_the_stopped_one_is_named() {
-        let (one, two) = ("run-1".to_owned(), "run-2".to_owned());
+        let one = "run-1".to_owned();
         for (now, stopped, another) in [
-            (Some(&one), Some(&one), false),
-            (Some(&two), Some(&one), true),
+            (Some("run-1"), Some(&one), false),
+            (Some("run-2"), Some(&one), true),
             (None, Some(&one), false),
-            (Some(&one), None, false),
+            (Some("run-1"), None, false),
         ] {
             assert_eq!(is_another(now, stopped), another, "{now:?} {stopped:?}");
         }

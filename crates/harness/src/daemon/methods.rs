@@ -1,29 +1,34 @@
-//! `stack.*` and `daemon.*`: wire types in, commands to the loop, wire types out.
+//! `stack.*`, `daemon.*` and `package.*`: wire types in, commands to the loop, wire types out.
 
-use super::secrets;
+use super::access::Access;
+use super::files::Files;
+use super::uploads::Uploads;
+use super::{packages, secrets};
 use crate::api::{self, code};
+use crate::error::chain;
 use async_channel::Sender;
 use futures_util::future::BoxFuture;
 use orchestrator::command::{Refused, StartRequest, Started, StopRequest};
+use orchestrator::graph;
 use orchestrator::model::{InstanceName, ServiceName, Stack};
-use orchestrator::node::{SecretError, evaluate_secrets};
+use orchestrator::network::{ContainerNetwork, View};
+use orchestrator::node::{Project, SecretError, container_network, evaluate_secrets};
 use orchestrator::plan::Step;
 use orchestrator::supervisor::{Command, Event, Reply, StartAnswer, StartOrder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use service_registry::model::{Entry, State};
+use service_registry::model::{Entry, Known, State};
 use service_registry::registry::{Durable, Registry};
 use service_registry::server::{CallContext, Methods};
-use service_registry::wire::RpcError;
+use service_registry::wire::{MethodInfo, RpcError, Scope};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a daemon knows about itself.
 pub(super) struct About {
-    pub(super) project_id: String,
-    pub(super) state_dir: PathBuf,
+    pub(super) project: Project,
     pub(super) started_at: String,
 }
 
@@ -32,39 +37,79 @@ pub(super) struct StackMethods {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     events: Sender<Event>,
-    registry: Registry,
-    about: About,
+    pub(super) registry: Registry,
+    pub(super) about: About,
+    access: Arc<Access>,
+    uploads: Arc<Uploads>,
+    files: Files,
     /// The configuration file that the last start came with.
     config: Mutex<Option<PathBuf>>,
+    /// Held while the container network is looked for or made.
+    making_network: async_lock::Mutex<()>,
 }
 
-const NAMES: &[&str] = &[
-    api::STACK_START,
-    api::STACK_STOP,
-    api::STACK_RESTART,
-    api::STACK_STATUS,
-    api::STACK_HEALTH,
-    api::STACK_EXEC,
-    api::DAEMON_STATUS,
-    api::DAEMON_STOP,
+/// A start and a package bring programs along, and the answer to `stack.exec` holds secrets: these are for those who may do
+/// everything.
+pub(crate) const METHODS: &[MethodInfo] = &[
+    MethodInfo::admin(api::STACK_START),
+    MethodInfo::operate(api::STACK_STOP),
+    MethodInfo::operate(api::STACK_RESTART),
+    MethodInfo::read(api::STACK_STATUS),
+    MethodInfo::read(api::STACK_HEALTH),
+    MethodInfo::admin(api::STACK_EXEC),
+    MethodInfo::read(api::DAEMON_STATUS),
+    MethodInfo::admin(api::DAEMON_STOP),
+    MethodInfo::admin(api::DAEMON_LISTEN),
+    MethodInfo::admin(api::TOKEN_CREATE),
+    MethodInfo::admin(api::TOKEN_LIST),
+    MethodInfo::admin(api::TOKEN_REVOKE),
+    MethodInfo::read(api::node::LIST),
+    MethodInfo::read(api::node::PING),
+    MethodInfo::operate(api::node::DRAIN),
+    MethodInfo::admin(api::node::CLAIM),
+    MethodInfo::admin(api::node::ASSIGN),
+    MethodInfo::admin(api::node::WITHDRAW),
+    MethodInfo::admin(service_registry::files::PUT),
+    MethodInfo::read(api::package::LIST),
+    MethodInfo::admin(api::package::UPLOAD),
+    MethodInfo::admin(api::package::DEPLOY),
+    MethodInfo::admin(api::package::INSTALL),
+    MethodInfo::admin(api::package::ROLLBACK),
 ];
 
 /// Where the path of the configuration is kept.
 const CONFIG: (&str, &str) = ("daemon", "config");
 
 impl StackMethods {
-    pub(super) fn new(events: Sender<Event>, registry: Registry, about: About) -> Self {
+    pub(super) fn new(events: Sender<Event>, registry: Registry, about: About, access: Arc<Access>) -> Self {
         let config =
             registry.kv_get(CONFIG.0, CONFIG.1).and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Self { shared: Arc::new(Shared { events, registry, about, config: Mutex::new(config) }) }
+        let uploads = Arc::new(Uploads::new(&about.project.state));
+        let files = Files::new(&about.project.state);
+        Self {
+            shared: Arc::new(Shared {
+                events,
+                registry,
+                about,
+                access,
+                uploads,
+                files,
+                config: Mutex::new(config),
+                making_network: async_lock::Mutex::new(()),
+            }),
+        }
     }
 }
 
 impl Methods for StackMethods {
-    fn names(&self) -> &[&str] {
-        NAMES
+    fn methods(&self) -> &[MethodInfo] {
+        METHODS
+    }
+
+    fn openrpc(&self) -> &'static str {
+        include_str!("../../../../docs/openrpc.json")
     }
 
     fn ungreeted(&self) -> &[&str] {
@@ -73,7 +118,7 @@ impl Methods for StackMethods {
 
     fn call(
         &self,
-        _: CallContext,
+        ctx: CallContext,
         method: &str,
         params: Value,
     ) -> BoxFuture<'static, Result<Value, RpcError>> {
@@ -83,7 +128,11 @@ impl Methods for StackMethods {
             match method.as_str() {
                 api::STACK_START => answer(shared.start(read(params)?).await?),
                 api::STACK_STOP => answer(shared.stop(read(params)?).await?),
-                api::STACK_RESTART => answer(shared.restart(read(params)?).await?),
+                api::STACK_RESTART => {
+                    let params: api::RestartParams = read(params)?;
+                    brings_nothing(&ctx, &params)?;
+                    answer(shared.restart(params).await?)
+                }
                 api::STACK_STATUS => answer(shared.status(read(params)?).await?),
                 api::STACK_HEALTH => answer(shared.health(read(params)?).await?),
                 api::STACK_EXEC => answer(shared.exec(read(params)?).await?),
@@ -92,6 +141,22 @@ impl Methods for StackMethods {
                     let params: api::EndParams = read(params)?;
                     answer(shared.end(params).await?)
                 }
+                api::DAEMON_LISTEN => answer(shared.access.listen(read(params)?).await?),
+                api::TOKEN_CREATE => answer(shared.access.create(read(params)?).await?),
+                api::TOKEN_LIST => answer(shared.access.list()),
+                api::TOKEN_REVOKE => answer(shared.access.revoke(read(params)?).await?),
+                api::node::LIST => answer(shared.nodes().await?),
+                api::node::PING => answer(shared.ping(read(params)?).await?),
+                api::node::DRAIN => answer(shared.drain(read(params)?).await?),
+                api::node::CLAIM => answer(shared.claim(read(params)?).await?),
+                api::node::ASSIGN => answer(shared.assign(read(params)?).await?),
+                api::node::WITHDRAW => answer(shared.withdraw(read(params)?).await?),
+                service_registry::files::PUT => answer(shared.files.put(read(params)?, &ctx.streams).await?),
+                api::package::LIST => answer(packages::list(read(params)?).await?),
+                api::package::UPLOAD => answer(shared.uploads.open(read(params)?, &ctx.streams).await?),
+                api::package::DEPLOY => answer(packages::deploy(read(params)?).await?),
+                api::package::INSTALL => answer(packages::install(read(params)?).await?),
+                api::package::ROLLBACK => answer(packages::rollback(read(params)?).await?),
                 other => Err(RpcError::new(
                     service_registry::wire::code::METHOD_NOT_FOUND,
                     format!("no method {other}"),
@@ -99,6 +164,16 @@ impl Methods for StackMethods {
             }
         })
     }
+}
+
+/// A restart with another stack, or with values for it, is a start.
+fn brings_nothing(ctx: &CallContext, params: &api::RestartParams) -> Result<(), RpcError> {
+    if ctx.caller.scope >= Scope::Admin || (params.stack.is_none() && params.env.is_empty()) {
+        return Ok(());
+    }
+    let text = "a restart with a stack or an environment of the caller's needs the scope `admin`";
+    Err(RpcError::new(service_registry::wire::code::FORBIDDEN, text)
+        .with_data(serde_json::json!({ "needs": Scope::Admin, "has": ctx.caller.scope })))
 }
 
 fn read<T: DeserializeOwned>(params: Value) -> Result<T, RpcError> {
@@ -110,20 +185,23 @@ fn answer<T: Serialize>(value: T) -> Result<Value, RpcError> {
 }
 
 impl Shared {
-    async fn send(&self, command: Command) -> Result<(), RpcError> {
+    pub(super) async fn send(&self, command: Command) -> Result<(), RpcError> {
         let ending = |_| RpcError::new(service_registry::wire::code::SHUTTING_DOWN, "the daemon is ending");
         self.events.send(Event::Command(command)).await.map_err(ending)
     }
 
     /// Asks the loop, and waits for its answer.
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         command: impl FnOnce(Reply<Result<T, Refused>>) -> Command,
     ) -> Result<T, RpcError> {
         self.ask_plain(command).await?.map_err(refusal)
     }
 
-    async fn ask_plain<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, RpcError> {
+    pub(super) async fn ask_plain<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, RpcError> {
         let (reply, answer) = async_channel::bounded(1);
         self.send(command(Reply(reply))).await?;
         let ending = |_| RpcError::new(service_registry::wire::code::SHUTTING_DOWN, "the daemon is ending");
@@ -149,7 +227,7 @@ impl Shared {
     ) -> Result<BTreeMap<String, String>, RpcError> {
         let values = evaluate_secrets(&stack.secrets, env).await.map_err(no_secret)?;
         if !dry_run && !values.is_empty() {
-            let folder = secrets::write(&self.about.state_dir, &values).map_err(|error| {
+            let folder = secrets::write(&self.about.project.state, &values).map_err(|error| {
                 RpcError::new(code::SECRET, format!("can't write the secrets' files: {error}"))
             })?;
             env.insert(secrets::VARIABLE.into(), folder.to_string_lossy().into_owned());
@@ -159,11 +237,13 @@ impl Shared {
 
     async fn start(&self, mut params: api::StartParams) -> Result<api::StartResult, RpcError> {
         let secrets = self.secrets(&params.stack, &mut params.env, params.dry_run).await?;
-        let warnings = warnings(&params.stack);
+        let mut warnings = warnings(&params.stack);
+        let network = self.network(&params.stack, &params.names, params.dry_run, &mut warnings).await;
         let order = StartOrder {
             stack: Some(params.stack),
             env: params.env,
             secrets,
+            network,
             request: StartRequest {
                 names: params.names,
                 apply: params.apply,
@@ -179,10 +259,48 @@ impl Shared {
         }
         let StartAnswer { revision, outcome, plan, durable } = answer;
         safe(durable).await?;
+        if plan.is_none() {
+            warnings.extend(self.bring(outcome.unchanged.clone()).await?);
+        }
         let Started { wanted, started, unchanged, stale, orphans } = outcome;
         let stale = stale.into_iter().map(|(instance, changes)| api::Stale { instance, changes }).collect();
         let plan = plan.map(rounds);
         Ok(api::StartResult { revision, wanted, started, unchanged, stale, orphans, plan, warnings })
+    }
+
+    /// The stack's container network, made if it isn't there. Without an engine there is none: what needs it fails by
+    /// itself and says why, everything else starts.
+    pub(super) async fn network(
+        &self,
+        stack: &Stack,
+        names: &[String],
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+    ) -> Option<ContainerNetwork> {
+        let named = names.iter().filter_map(|name| {
+            let of_instance = || Some(name.parse::<InstanceName>().ok()?.service().clone());
+            stack.services.get_key_value(name.as_str()).map(|(name, _)| name.clone()).or_else(of_instance)
+        });
+        let mut wanted: Vec<ServiceName> = named.collect();
+        if names.is_empty() {
+            wanted.extend(stack.services.keys().cloned());
+        }
+        let needed = graph::with_needs(&stack.services, &wanted);
+        let inside = |name: &ServiceName| {
+            stack.services.get(name).is_some_and(|service| View::of(service) == View::Container)
+        };
+        if dry_run || !needed.iter().any(inside) {
+            return None;
+        }
+        let _turn = self.making_network.lock().await;
+        let known = self.ask_plain(Command::Network).await.ok().flatten();
+        match container_network(&self.about.project, known.as_ref()).await {
+            Ok(network) => Some(network),
+            Err(error) => {
+                warnings.push(format!("containers have no network: {}", chain(&error)));
+                None
+            }
+        }
     }
 
     fn remember(&self, config: PathBuf) {
@@ -209,10 +327,15 @@ impl Shared {
             Some(stack) => self.secrets(stack, &mut params.env, false).await?,
             None => Default::default(),
         };
+        let network = match &params.stack {
+            Some(stack) => self.network(stack, &params.names, false, &mut Vec::new()).await,
+            None => None,
+        };
         let order = StartOrder {
             stack: params.stack,
             env: params.env,
             secrets,
+            network,
             request: StartRequest { names: params.names, ..StartRequest::default() },
             dry_run: false,
         };
@@ -232,7 +355,7 @@ impl Shared {
         let not_started: Vec<ServiceName> = self.ask_plain(Command::NotStarted).await?;
         let listing = self.registry.list();
         let wanted =
-            |entry: &&Arc<Entry>| selected.as_ref().is_none_or(|selected| selected.contains(&entry.instance));
+            |entry: &&Known| selected.as_ref().is_none_or(|selected| selected.contains(&entry.instance));
         Ok(api::StatusResult {
             project: self.project(),
             daemon: self.info(),
@@ -262,48 +385,51 @@ impl Shared {
             instance: context.instance,
             env: context.env,
             working_dir: context.working_dir,
+            container: context.container,
             user: context.user,
             group: context.group,
+            node: context.node,
+            way: context.way,
         })
     }
 
     fn project(&self) -> String {
-        let id = &self.about.project_id;
-        id.rsplit_once('-').map_or(id.as_str(), |(name, _)| name).to_owned()
+        self.about.project.name.clone()
     }
 
     fn info(&self) -> api::DaemonInfo {
-        let live = |entry: &&Arc<Entry>| {
-            matches!(entry.status.state, State::Starting | State::Running | State::Stopping)
-        };
+        let live =
+            |entry: &&Known| matches!(entry.status.state, State::Starting | State::Running | State::Stopping);
         api::DaemonInfo {
             version: env!("CARGO_PKG_VERSION").into(),
             build: super::build_id(),
             pid: std::process::id(),
             started_at: self.about.started_at.clone(),
-            project_id: self.about.project_id.clone(),
+            project_id: self.about.project.id.clone(),
             config: self.config.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            state_dir: self.about.state_dir.clone(),
+            state_dir: self.about.project.state.clone(),
             running: self.registry.list().entries.iter().filter(live).count(),
+            listener: self.access.listener(),
         }
     }
 }
 
 /// Waits until a wish is safe from a crash: only then it was accepted.
-async fn safe(durable: Option<Durable>) -> Result<(), RpcError> {
+pub(super) async fn safe(durable: Option<Durable>) -> Result<(), RpcError> {
     let Some(durable) = durable else { return Ok(()) };
     durable.await.map_err(|error| {
-        let text = format!("the order stands, but could not be written down: {error}");
+        let mut text = format!("the order stands, but could not be written down: {error}");
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
         RpcError::new(service_registry::wire::code::NOT_DURABLE, text)
     })
 }
 
 fn no_secret(error: SecretError) -> RpcError {
-    let mut text = error.to_string();
-    if let Some(source) = std::error::Error::source(&error) {
-        text.push_str(&format!(": {source}"));
-    }
-    RpcError::new(code::SECRET, text)
+    RpcError::new(code::SECRET, chain(&error))
 }
 
 fn refusal(refused: Refused) -> RpcError {
@@ -311,14 +437,16 @@ fn refusal(refused: Refused) -> RpcError {
     match refused {
         Refused::UnknownName { name, known } => RpcError::new(code::UNKNOWN_NAME, text)
             .with_data(serde_json::json!({ "name": name, "names": known })),
-        Refused::NotSupported { services } => {
-            RpcError::new(code::NOT_SUPPORTED, text).with_data(serde_json::json!({ "services": services }))
-        }
         Refused::HasDependents { dependents } => RpcError::new(code::HAS_DEPENDENTS, text)
             .with_data(serde_json::json!({ "dependents": dependents })),
         Refused::NotRunning { .. } => RpcError::new(code::NOT_RUNNING, text),
+        Refused::NotSupported { services } => {
+            RpcError::new(code::NOT_SUPPORTED, text).with_data(serde_json::json!({ "services": services }))
+        }
+        Refused::NotPlaced { .. } => RpcError::new(code::NOT_SUPPORTED, text),
+        Refused::Outdated { .. } => RpcError::new(code::OUTDATED, text),
         Refused::NoStack => RpcError::new(code::NO_STACK, text),
-        Refused::Ports(_) => RpcError::new(code::PORTS, text),
+        Refused::Full(_) => RpcError::new(code::PORTS, text),
     }
 }
 
@@ -352,7 +480,8 @@ fn rounds(rounds: Vec<Vec<Step>>) -> Vec<api::Round> {
 /// Limits that can't be enforced on this machine.
 fn warnings(stack: &orchestrator::model::Stack) -> Vec<String> {
     let mut warnings = Vec::new();
-    for service in stack.services.values() {
+    let processes = stack.services.values().filter(|service| !service.target.is_hosted());
+    for service in processes {
         for (limit, set) in
             [("memory", service.resources.memory.is_some()), ("cpus", service.resources.cpus.is_some())]
         {

@@ -3,12 +3,21 @@
 //! It may be killed at any moment: services live under their keepers, wishes and history in the registry's store, and
 //! the next daemon finds both. One thread runs everything; what blocks (the store's disk) has a thread of its own.
 
+mod access;
+mod files;
 mod host;
 mod lock;
 mod methods;
+mod nodes;
+mod packages;
 mod secrets;
+mod uploads;
+
+#[cfg(test)]
+pub(crate) use methods::METHODS;
 
 use crate::connect::SOCKET;
+use access::Access;
 use async_channel::Sender;
 use async_signal::{Signal, Signals};
 use command_executor::keeper::{KeeperError, KeeperOptions, Keepers};
@@ -16,8 +25,9 @@ use futures_lite::StreamExt;
 use host::Host;
 use lock::{Lock, LockError};
 use orchestrator::network::PortRange;
-use orchestrator::node::{Engine, NodeError, ephemeral_first};
+use orchestrator::node::{Engine, NodeError, Project, ephemeral_first};
 use orchestrator::supervisor::{self, AdoptError, Command, Event, Options, Supervisor};
+use service_registry::access::TokenError;
 use service_registry::registry::{Registry, RegistryError};
 use service_registry::server::{Limits, ListenError, ServeError, Server, UnixListener};
 use service_registry::store::{DurableStore, StoreError};
@@ -64,6 +74,9 @@ pub(crate) enum DaemonError {
     /// What runs can't be taken over.
     #[error(transparent)]
     Adopt(#[from] AdoptError),
+    /// The tokens can't be read.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
     /// The socket can't be made.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -132,9 +145,20 @@ async fn daemon(
         Keepers::open(KeeperOptions { state: state_dir.to_owned(), program: None, build, soft_open_files })?;
     let (events, received) = supervisor::channel();
     let spawner = host.spawner();
-    let engine = Engine::start(keepers, &spawner, events.clone())?;
+    let names = keepers.clone();
     let project_id =
         state_dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = project_id.rsplit_once('-').map_or(project_id.as_str(), |(name, _)| name).to_owned();
+    let owner = nodes::identity(&registry, state_dir);
+    let project = Project { id: project_id.clone(), name, state: state_dir.to_owned(), owner };
+    let engine = Engine::start(
+        keepers,
+        project.clone(),
+        Arc::new(crate::node::agent::Agents::of(&project_id)),
+        Arc::new(crate::packages::service::Packages::default()),
+        &spawner,
+        events.clone(),
+    )?;
     let options = Options {
         registry: registry.clone(),
         engine,
@@ -142,20 +166,22 @@ async fn daemon(
         ports: PortRange::below_ephemeral(ephemeral_first()),
         seed: seed(&project_id),
         node: NODE.into(),
-        run_id: || command_executor::keeper::RunId::generate().to_string(),
+        run_id: Box::new(move || names.name_run().to_string()),
     };
     let supervisor = Supervisor::open(options, received).await?;
     tracing::info!(pid = std::process::id(), running = supervisor.running(), "ready");
 
     let listener = UnixListener::bind(&state_dir.join(SOCKET))?;
-    let about = methods::About { project_id, state_dir: state_dir.to_owned(), started_at: lock.since() };
-    let methods = methods::StackMethods::new(events.clone(), registry.clone(), about);
+    let about = methods::About { project, started_at: lock.since() };
+    let access = Arc::new(Access::new(registry.clone(), state_dir.to_owned(), spawner.clone())?);
+    let methods = methods::StackMethods::new(events.clone(), registry.clone(), about, Arc::clone(&access));
     let server = Server::new(
         registry.clone(),
         Arc::new(methods),
         spawner,
         Limits { message: MESSAGE, ..Limits::default() },
     );
+    access.begin(&server).await;
     let signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|source| DaemonError::System { what: "listen to signals", source })?;
     host.spawn(end_on_signal(signals, events));

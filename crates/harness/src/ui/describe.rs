@@ -25,14 +25,19 @@ impl Look {
 
 /// How the state of this instance looks.
 pub(crate) fn look(entry: &Entry) -> Look {
+    if entry.lost_since.is_some() {
+        return Look { symbol: "✗", word: "lost", style: style::ERROR };
+    }
     let code = entry.status.reason.as_ref().map(|reason| reason.code);
     let (symbol, word, style) = match (entry.status.state, code) {
+        (_, Some(ReasonCode::Lost)) => ("✗", "lost", style::ERROR),
         (State::Running, _) if health(entry.health.as_ref()) == "unhealthy" => ("✗", "running", style::ERROR),
         (State::Running, _) => ("✓", "running", style::GOOD),
         (State::Stopping, _) => ("●", "stopping", style::BUSY),
         (_, Some(ReasonCode::Completed)) => ("✓", "completed", style::GOOD),
         (_, Some(ReasonCode::Waiting)) => ("●", "waiting", style::BUSY),
         (_, Some(ReasonCode::Blocked | ReasonCode::DependencyFailed)) => ("✗", "blocked", style::ERROR),
+        (_, Some(ReasonCode::Unreachable)) => ("✗", "unreachable", style::ERROR),
         (_, Some(ReasonCode::Held)) => ("○", "held", style::WARNING),
         (_, Some(ReasonCode::Backoff)) => ("✗", "backoff", style::ERROR),
         (State::Starting, Some(ReasonCode::Overdue)) => ("●", "starting (overdue)", style::WARNING),
@@ -57,6 +62,10 @@ pub(crate) fn health(health: Option<&Health>) -> &'static str {
 /// Why it is in its state, with how it ended and what its last check said; empty when there is nothing to add.
 pub(crate) fn reason(entry: &Entry) -> String {
     let mut parts: Vec<String> = Vec::new();
+    if let Some(since) = entry.lost_since {
+        let since = since.strftime("%F %T UTC");
+        parts.push(format!("{} when node {} was last heard, at {since}", entry.status.state, entry.location));
+    }
     let ended = matches!(entry.status.state, State::Failed | State::Stopped);
     if let Some(reason) = &entry.status.reason {
         let plain = matches!(reason.code, ReasonCode::Completed | ReasonCode::StopRequested);
@@ -71,6 +80,7 @@ pub(crate) fn reason(entry: &Entry) -> String {
         Some(
             ReasonCode::Waiting
                 | ReasonCode::Blocked
+                | ReasonCode::Unreachable
                 | ReasonCode::Held
                 | ReasonCode::StopRequested
                 | ReasonCode::SpawnFailed
@@ -145,6 +155,7 @@ mod tests {
             (State::Registered, Some(ReasonCode::Blocked), "✗ blocked"),
             (State::Starting, None, "● starting"),
             (State::Starting, Some(ReasonCode::Overdue), "● starting (overdue)"),
+            (State::Running, Some(ReasonCode::Lost), "✗ lost"),
             (State::Running, None, "✓ running"),
             (State::Stopping, Some(ReasonCode::StopRequested), "● stopping"),
             (State::Stopped, Some(ReasonCode::Completed), "✓ completed"),

@@ -5,6 +5,7 @@
 
 pub(crate) mod describe;
 pub(crate) mod logs;
+pub(crate) mod meter;
 pub(crate) mod progress;
 pub(crate) mod prompt;
 pub(crate) mod status;

@@ -7,7 +7,7 @@ use super::time::age;
 use crate::api::DaemonInfo;
 use jiff::Timestamp;
 use serde::Serialize;
-use service_registry::model::{Endpoint, Entry, Execution, Exit, Health, Reason, State};
+use service_registry::model::{Endpoint, Entry, Execution, Exit, Health, Location, Reason, State};
 
 /// An instance as listings show it. Its JSON form is API.
 #[derive(Clone, Debug, Serialize)]
@@ -22,6 +22,7 @@ pub(crate) struct Row {
     pub(crate) reason: Option<Reason>,
     pub(crate) health: Option<Health>,
     pub(crate) pid: Option<u32>,
+    pub(crate) execution: Execution,
     pub(crate) since: Timestamp,
     pub(crate) uptime_seconds: Option<i64>,
     pub(crate) restarts: u32,
@@ -29,6 +30,8 @@ pub(crate) struct Row {
     pub(crate) exit: Option<Exit>,
     pub(crate) stale: Vec<String>,
     pub(crate) location: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lost_since: Option<Timestamp>,
     #[serde(skip)]
     entry: Entry,
 }
@@ -36,10 +39,7 @@ pub(crate) struct Row {
 impl Row {
     /// The row of an instance at the moment `now`.
     pub(crate) fn new(entry: Entry, now: Timestamp) -> Self {
-        let pid = match &entry.execution {
-            Execution::Process { pid, .. } => *pid,
-            _ => None,
-        };
+        let pid = entry.execution.pid();
         let up = entry.status.state == State::Running;
         Self {
             instance: entry.instance.clone(),
@@ -51,6 +51,7 @@ impl Row {
             reason: entry.status.reason.clone(),
             health: entry.health.clone(),
             pid,
+            execution: entry.execution.clone(),
             since: entry.status.since,
             uptime_seconds: up.then(|| (now.as_second() - entry.status.since.as_second()).max(0)),
             restarts: entry.restarts,
@@ -58,6 +59,7 @@ impl Row {
             exit: entry.status.exit.clone(),
             stale: entry.stale.clone(),
             location: entry.location.to_string(),
+            lost_since: entry.lost_since,
             entry,
         }
     }
@@ -77,7 +79,10 @@ pub(crate) struct Document<'a> {
 /// The lines of the table.
 pub(crate) fn table(rows: &[Row], not_started: &[String], width: Option<usize>) -> Vec<String> {
     let labels = Labels::new(rows.iter().map(|row| row.service.as_str()));
-    let mut table = Table::new(&["NAME", "STATE", "HEALTH", "PID", "UP", "RESTARTS", "PORTS", "REASON"]);
+    // Where everything is here, nobody asks where.
+    let elsewhere = rows.iter().any(|row| row.entry.location != Location::Local);
+    let mut table =
+        Table::new(&["NAME", "NODE", "STATE", "HEALTH", "PID", "UP", "RESTARTS", "PORTS", "REASON"]);
     for row in rows {
         let health = describe::health(row.health.as_ref());
         let health_style = match health {
@@ -88,6 +93,7 @@ pub(crate) fn table(rows: &[Row], not_started: &[String], width: Option<usize>) 
         let uptime = row.uptime_seconds.and_then(|seconds| u64::try_from(seconds).ok());
         table.row(vec![
             labels.of(&row.service, &row.instance).to_owned(),
+            if elsewhere { row.location.clone() } else { String::new() },
             describe::look(&row.entry).painted(),
             if health.is_empty() { String::new() } else { style::paint(health_style, health) },
             row.pid.map(|pid| pid.to_string()).unwrap_or_default(),
@@ -98,8 +104,8 @@ pub(crate) fn table(rows: &[Row], not_started: &[String], width: Option<usize>) 
         ]);
     }
     for name in not_started {
-        let mut cells = vec![name.clone(), style::paint(style::DIM, "○ not started")];
-        cells.resize(8, String::new());
+        let mut cells = vec![name.clone(), String::new(), style::paint(style::DIM, "○ not started")];
+        cells.resize(9, String::new());
         table.row(cells);
     }
     table.lines(width)
@@ -167,6 +173,6 @@ mod tests {
         let rows = rows();
         let document =
             Document { schema: 1, project: "shop", daemon: None, instances: &rows[..1], not_started: vec![] };
-        insta::assert_snapshot!(serde_json::to_string(&document).unwrap(), @r#"{"schema":1,"project":"shop","daemon":null,"instances":[{"instance":"db-1","service":"db","role":"service","state":"running","summary":"running","ready":true,"reason":null,"health":{"status":"healthy","since":"1970-01-01T00:00:00Z"},"pid":4242,"since":"1970-01-01T00:00:00Z","uptime_seconds":200,"restarts":0,"endpoints":[{"address":"127.0.0.1","port":5432,"protocol":"tcp","scope":"host"}],"exit":null,"stale":[],"location":"local"}],"not_started":[]}"#);
+        insta::assert_snapshot!(serde_json::to_string(&document).unwrap(), @r#"{"schema":1,"project":"shop","daemon":null,"instances":[{"instance":"db-1","service":"db","role":"service","state":"running","summary":"running","ready":true,"reason":null,"health":{"status":"healthy","since":"1970-01-01T00:00:00Z"},"pid":4242,"execution":{"kind":"process","pid":4242},"since":"1970-01-01T00:00:00Z","uptime_seconds":200,"restarts":0,"endpoints":[{"address":"127.0.0.1","port":5432,"protocol":"tcp","scope":"host"}],"exit":null,"stale":[],"location":"local"}],"not_started":[]}"#);
     }
 }

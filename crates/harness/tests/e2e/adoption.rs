@@ -152,6 +152,74 @@ fn a_killed_zygote_costs_no_service_and_the_next_start_works() {
 }
 
 #[test]
+fn a_daemon_that_has_started_nothing_notices_the_death_of_zygote_and_keeper_too() {
+    let project = Project::new(&format!(
+        "services:\n  web: {{ type: process, restart: {{ policy: always, reset_after: 0s }}, command: {LOCKED} }}\n"
+    ));
+    project.ok(&["start"]);
+    let (web, keeper, zygote) =
+        (project.pid("web-1"), project.keeper_pid("web-1"), project.zygote_pid("web-1"));
+    kill(project.daemon_pid(), "KILL");
+    project.ok(&["start"]);
+    assert_eq!(project.pid("web-1"), web);
+    kill(zygote, "KILL");
+    until("the zygote is gone", || !alive(zygote));
+    kill(keeper, "KILL");
+    until("a new one runs", || is_replaced(&project, "web-1", web));
+    assert_eq!(unknown_exits(&project, "web-1").len(), 1);
+    project.assert_never_doubled();
+}
+
+/// As if the daemon had been killed before its store was safe: nobody was told that these were started.
+#[test]
+fn what_lives_and_was_never_written_down_is_ended_before_it_is_started_again() {
+    let project = Project::new(&format!(
+        r#"
+services:
+  web: {{ type: process, command: {LOCKED} }}
+  slow: {{ type: process, command: [sh, -c, "exec 9>>lock; flock -n 9 || {{ echo slow >> doubled; exit 1; }}; trap 'echo asked >> asked; exit 0' TERM; echo up > up; while :; do sleep 0.01; done"] }}
+"#
+    ));
+    project.ok(&["start"]);
+    project.wait_for("up");
+    let (web, slow) = (project.pid("web-1"), project.pid("slow-1"));
+    kill(project.daemon_pid(), "KILL");
+    until("its store is free", || {
+        std::fs::File::open(project.state_dir().join("daemon.lock")).unwrap().try_lock().is_ok()
+    });
+    std::fs::remove_file(project.state_dir().join("registry.redb")).unwrap();
+    project.ok(&["start", "web"]);
+    assert!(!alive(web) && !alive(slow), "both are over before anything else begins");
+    assert_eq!(project.read("asked"), "asked\n", "they were asked to end");
+    assert_ne!(project.pid("web-1"), web);
+    project.assert_never_doubled();
+    assert_eq!(project.processes().len(), 1);
+}
+
+#[test]
+fn what_a_check_started_does_not_outlive_a_killed_daemon_by_more_than_the_next_ones_start() {
+    let project = Project::new(
+        r#"
+services:
+  web:
+    type: process
+    command: sleep 1000
+    health_check:
+      command: [sh, -c, "[ -e checked ] && exit 0; setsid sh -c 'trap \"\" TERM HUP; echo $$$$ > left; exec sleep 1000' & while [ ! -s left ]; do sleep 0.01; done; touch checked; exec sleep 1000"]
+      timeout: 60s
+"#,
+    );
+    project.ok(&["start", "--no-wait"]);
+    let left = project.pid_in("left");
+    until("the check goes on", || project.path().join("checked").exists());
+    kill(project.daemon_pid(), "KILL");
+    assert!(alive(left));
+    project.ok(&["start"]);
+    until("it is ended", || !alive(left));
+    assert_eq!(project.instance("web-1")["health"]["status"], "healthy", "the next one's own checks go on");
+}
+
+#[test]
 fn zygote_keeper_and_daemon_killed_together_leave_no_second_copy() {
     let project = Project::new(
         r#"
@@ -196,6 +264,36 @@ fn a_daemon_told_to_end_leaves_everything_running() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_hides_no_living_run_and_names_no_run_before_its_elders() {
+    let project = Project::new(&format!(
+        "services:\n  web: {{ type: process, restart: {{ policy: always, reset_after: 0s }}, command: {LOCKED} }}\n"
+    ));
+    project.ok(&["start"]);
+    let first = project.pid("web-1");
+    kill(first, "KILL");
+    until("a second run", || is_replaced(&project, "web-1", first));
+    let second = project.pid("web-1");
+    kill(project.daemon_pid(), "KILL");
+    // As if the first run had begun in the year 2096, and the clock had been put right after it.
+    let folder = project.state_dir().join("instances/web-1");
+    let (ended, future) = (project.records("web-1")[0].clone(), "03900000-0000-7fff-bfff-ffffffffffff");
+    let run = ended["run"].as_str().unwrap();
+    let record = std::fs::read_to_string(folder.join(format!("{run}.json"))).unwrap();
+    std::fs::write(folder.join(format!("{future}.json")), record.replace(run, future)).unwrap();
+    std::fs::remove_file(folder.join(format!("{run}.json"))).unwrap();
+    std::fs::rename(folder.join(format!("{run}.log")), folder.join(format!("{future}.log"))).unwrap();
+    project.ok(&["start"]);
+    assert_eq!(project.pid("web-1"), second, "it is taken over, not started again beside itself");
+    kill(second, "KILL");
+    until("a third run", || is_replaced(&project, "web-1", second));
+    let runs: Vec<String> =
+        project.records("web-1").iter().map(|record| record["run"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((runs.len(), runs[1].as_str()), (3, future));
+    assert!(runs[2].starts_with("03900000-0001-7"), "the newest run has the last name: {runs:?}");
+    project.assert_never_doubled();
+}
+
+#[test]
 fn a_stop_that_the_daemon_did_not_survive_is_finished_by_the_next() {
     let project = Project::new(
         r#"
@@ -219,6 +317,83 @@ services:
     until("it has stopped", || project.state("slow-1") == "stopped");
     assert!(!alive(slow));
     assert_eq!(project.records("slow-1").len(), 1, "it isn't started again");
+}
+
+#[test]
+fn a_stop_finds_out_an_end_that_was_never_told() {
+    let project = Project::new(
+        r#"
+services:
+  web: { type: process, restart: no, shutdown_timeout: 100ms, command: [sh, -c, "while [ ! -e go ]; do sleep 0.01; done; exit 7"] }
+"#,
+    );
+    project.ok(&["start"]);
+    let (web, keeper) = (project.pid("web-1"), project.keeper_pid("web-1"));
+    // The keeper finds nobody to tell, and a keeper that is gone tells nothing later.
+    let socket = project.state_dir().join("run/daemon.sock");
+    std::fs::rename(&socket, socket.with_extension("away")).unwrap();
+    project.write("go", "");
+    until("it has ended", || !alive(web) && !alive(keeper));
+    std::fs::rename(socket.with_extension("away"), &socket).unwrap();
+    assert_eq!(project.state("web-1"), "running", "the daemon doesn't know");
+    project.ok(&["stop", "web", "--timeout", "20s"]);
+    let seen = project.instance("web-1");
+    assert_eq!((&seen["state"], &seen["exit"]["code"]), (&"stopped".into(), &7.into()), "{seen:#}");
+}
+
+#[test]
+fn a_start_that_met_a_daemon_on_its_way_out_makes_another() {
+    let project = Project::new("services:\n  web: { type: process, command: sleep 1000 }\n");
+    project.ok(&["start"]);
+    project.ok(&["stop"]);
+    // As a daemon that answers no longer and isn't gone yet.
+    let lock = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(project.state_dir().join("daemon.lock"))
+        .unwrap();
+    until("it is free", || lock.try_lock().is_ok());
+    let log = project.state_dir().join("daemon.log");
+    let before = std::fs::read_to_string(&log).unwrap_or_default().matches("a daemon runs already").count();
+    let start = project.command(&["start"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    until("one has met the lock", || {
+        std::fs::read_to_string(&log).unwrap_or_default().matches("a daemon runs already").count() > before
+    });
+    lock.unlock().unwrap();
+    let done = crate::support::done(start.wait_with_output().unwrap());
+    assert_eq!(done.code, 0, "{}", done.stderr);
+}
+
+#[test]
+fn a_start_and_a_restart_that_wait_go_on_waiting_with_the_next_daemon() {
+    let project = Project::new(
+        r#"
+services:
+  slow:
+    type: process
+    command: [sh, -c, "echo up > up; exec sleep 1000"]
+    health_check: { command: [test, -e, go], interval: 50ms }
+"#,
+    );
+    for command in ["start", "restart"] {
+        for name in ["go", "up"] {
+            let _ = std::fs::remove_file(project.path().join(name));
+        }
+        let mut waiting = project.command(&[command]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        project.wait_for("up");
+        let (slow, daemon) = (project.pid("slow-1"), project.daemon_pid());
+        kill(daemon, "KILL");
+        until("there is another daemon", || {
+            let status = project.json(&["daemon", "status"]);
+            status["daemon"]["pid"].as_u64().is_some_and(|pid| pid != u64::from(daemon))
+        });
+        assert!(waiting.try_wait().unwrap().is_none(), "it isn't ready yet");
+        project.write("go", "");
+        let done = crate::support::done(waiting.wait_with_output().unwrap());
+        assert_eq!(done.code, 0, "{command}: {}", done.stderr);
+        assert!(done.stderr.contains("1 ready"), "{command}: {}", done.stderr);
+        assert_eq!(project.pid("slow-1"), slow);
+    }
 }
 
 mod heavy {
@@ -327,6 +502,34 @@ services:
     #[test]
     fn the_daemon_is_killed_at_random_moments_of_a_storm() {
         storm(u64::from(std::process::id()), 15);
+    }
+
+    /// The daemon starts a service again, with a new zygote, while it still finds out what the old one left.
+    #[test]
+    fn a_zygote_and_another_ones_keeper_killed_in_the_same_moment_make_no_second_copy() {
+        let many: String =
+            (0..40).map(|n| format!("  s{n}: {{ type: process, command: sleep 1000 }}\n")).collect();
+        let project = Project::new(&format!(
+            "templates:\n  locked: {{ type: process, restart: {{ policy: always, reset_after: 0s }}, command: {LOCKED} }}\nservices:\n  a: {{ extends: locked }}\n  b: {{ extends: locked }}\n{many}"
+        ));
+        project.ok(&["start"]);
+        kill(project.zygote_pid("a-1"), "KILL");
+        // Each round leaves one of them under the newest zygote, and the other without one.
+        let (mut new, mut old) = ("a-1", "b-1");
+        project.ok(&["restart", "a"]);
+        for _ in 0..12 {
+            let pid = project.pid(old);
+            let both = [project.zygote_pid(new).to_string(), project.keeper_pid(old).to_string()];
+            std::process::Command::new("kill").arg("-KILL").args(both).status().unwrap();
+            until("a new one runs", || is_replaced(&project, old, pid));
+            let runs = project.records(old);
+            let open = runs.iter().filter(|record| !record["state"]["running"].is_null()).count();
+            assert_eq!(open, 1, "a run that is given up is over: {runs:#?}");
+            (new, old) = (old, new);
+        }
+        project.assert_never_doubled();
+        project.ok(&["stop"]);
+        assert!(project.processes().is_empty());
     }
 
     #[test]

@@ -278,6 +278,147 @@ services:
     assert_eq!(lost + kept, written, "each byte is in the log or counted: {lost} + {kept}");
 }
 
+/// A mount namespace in which the daemon's store lies on a disk of 48 MiB.
+struct SmallDisk<'a> {
+    project: &'a Project,
+    holder: std::process::Child,
+}
+
+impl<'a> SmallDisk<'a> {
+    /// The project must have been started once, and be stopped.
+    fn under_the_store(project: &'a Project) -> Self {
+        use std::io::BufRead;
+        let script = r#"
+            set -e
+            mkdir "$1/store"
+            mount -t tmpfs -o size=48m,mode=700 tmpfs "$1/store"
+            mv "$1/registry.redb" "$1/store/"
+            ln -s store/registry.redb "$1/registry.redb"
+            echo mounted
+            exec sleep 1000
+        "#;
+        let root = rustix::process::geteuid().is_root();
+        let mut command = Command::new("unshare");
+        command.args([if root { "-m" } else { "-Urm" }, "sh", "-c", script, "sh"]).arg(project.state_dir());
+        let mut holder = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "mounted\n");
+        Self { project, holder }
+    }
+
+    /// Runs a program in it.
+    fn run(&self, words: &[&str]) -> Done {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.holder.id().to_string(), "-m"]);
+        if !rustix::process::geteuid().is_root() {
+            command.args(["-U", "--preserve-credentials"]);
+        }
+        command.arg(format!("--wd={}", self.project.path().display())).args(words);
+        let plain = self.project.command(&[]);
+        command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        done(command.stdin(Stdio::null()).output().unwrap())
+    }
+
+    fn harness(&self, args: &[&str]) -> Done {
+        self.run(&[&[env!("CARGO_BIN_EXE_harness")], args].concat())
+    }
+
+    #[track_caller]
+    fn ok(&self, args: &[&str]) -> Done {
+        let done = self.harness(args);
+        assert_eq!(done.code, 0, "harness {args:?}\n{}\n{}", done.stdout, done.stderr);
+        done
+    }
+
+    /// What `status` says of an instance.
+    fn instance(&self, name: &str) -> serde_json::Value {
+        let status: serde_json::Value =
+            serde_json::from_str(&self.ok(&["status", "-o", "json"]).stdout).unwrap();
+        let instances = status["instances"].as_array().unwrap();
+        instances.iter().find(|instance| instance["instance"] == name).cloned().unwrap_or_default()
+    }
+
+    fn daemon(&self) -> u32 {
+        let status = self.ok(&["daemon", "status", "-o", "json"]).stdout;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        status["daemon"]["pid"].as_u64().unwrap() as u32
+    }
+
+    fn fill(&self) {
+        let filler = self.project.state_dir().join("store/filler");
+        let cat = format!("cat /dev/zero > '{}'", filler.display());
+        let full = self.run(&["sh", "-c", &cat]);
+        assert!(full.stderr.contains("No space left"), "{}", full.stderr);
+    }
+
+    fn empty(&self) {
+        let filler = self.project.state_dir().join("store/filler");
+        assert_eq!(self.run(&["rm", &filler.display().to_string()]).code, 0);
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = self.harness(&["stop", "--force", "-y"]);
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+#[test]
+fn a_full_disk_under_the_store_is_said_and_nothing_is_acknowledged_that_is_not_kept() {
+    let stack = |big: &str| {
+        format!(
+            "services:\n  web: {{ type: process, restart: {{ policy: always, reset_after: 0s }}, command: {LOCKED} }}\n  late: {{ type: process, command: {LOCKED}, labels: {{ big: \"{big}\" }} }}\n"
+        )
+    };
+    let project = Project::new(&stack(""));
+    project.ok(&["start", "web"]);
+    let zygote = project.zygote_pid("web-1");
+    project.ok(&["stop"]);
+    // It lives on for a while, and would see the folder below the disk.
+    kill(zygote, "KILL");
+    until("the zygote is gone", || !alive(zygote));
+    let disk = SmallDisk::under_the_store(&project);
+    disk.ok(&["start", "web"]);
+    let first = disk.instance("web-1")["pid"].as_u64().unwrap() as u32;
+    disk.fill();
+    // More than the store's file has room for.
+    project.write_services(&stack(&"x".repeat(1 << 20)));
+    let refused = disk.harness(&["start", "late"]);
+    assert_eq!(refused.code, 1, "{}{}", refused.stdout, refused.stderr);
+    for words in ["could not be written down", "No space left on device"] {
+        assert!(refused.stderr.contains(words), "{words:?} isn't in {}", refused.stderr);
+    }
+    // Everything else goes on: what runs runs, what dies is replaced, who asks is answered.
+    assert!(alive(first));
+    kill(first, "KILL");
+    let replaced = || disk.instance("web-1")["pid"].as_u64().is_some_and(|pid| pid != u64::from(first));
+    until("it is replaced", replaced);
+    let second = disk.instance("web-1")["pid"].as_u64().unwrap() as u32;
+    let log = std::fs::read_to_string(project.state_dir().join("daemon.log")).unwrap();
+    assert_eq!(log.matches("can't write to the store").count(), 1, "it is said once: {log}");
+
+    // A daemon that comes while the disk is full takes over, or says why it can't; the services run on in any case.
+    kill(disk.daemon(), "KILL");
+    let next = disk.harness(&["start", "web"]);
+    let said = next.stderr.contains("No space left on device");
+    assert!(next.code == 0 || said, "{}{}", next.stdout, next.stderr);
+    assert!(alive(second), "{}", next.stderr);
+
+    disk.empty();
+    disk.ok(&["start", "web"]);
+    assert_eq!(disk.instance("web-1")["pid"].as_u64(), Some(u64::from(second)));
+    disk.ok(&["start", "late"]);
+    kill(disk.daemon(), "KILL");
+    disk.ok(&["start", "web"]);
+    assert_eq!(disk.instance("late-1")["state"], "running", "what was acknowledged is kept");
+    disk.ok(&["stop", "-y"]);
+    project.assert_never_doubled();
+    assert!(project.processes().is_empty());
+}
+
 mod heavy {
     use super::*;
 

@@ -96,6 +96,34 @@ tasks:
 }
 
 #[test]
+fn after_a_reboot_the_first_command_brings_back_all_that_was_wanted_but_by_policy_no() {
+    let policies = ["always", "unless-stopped", "on-failure", "no"];
+    let services: String = policies
+        .iter()
+        .map(|policy| format!("  {policy}: {{ type: process, restart: \"{policy}\", command: {LOCKED} }}\n"))
+        .collect();
+    let project = Project::new(&format!(
+        "\nservices:\n{services}  stopped: {{ type: process, restart: always, command: {LOCKED} }}\n  other: {{ type: process, command: {LOCKED} }}\n"
+    ));
+    let instances = policies.map(|policy| format!("{policy}-1"));
+    project.ok(&["start", "stopped", "always", "unless-stopped", "on-failure", "no"]);
+    project.ok(&["stop", "stopped"]);
+    kill_everything(&project, &instances.each_ref().map(String::as_str));
+    reboot(&project);
+    project.ok(&["start", "other"]);
+    for instance in &instances[..3] {
+        until("it is back", || project.state(instance) == "running");
+        assert_eq!(project.instance(instance)["exit"]["unknown"], "the machine was restarted");
+        assert_eq!(project.records(instance).len(), 2, "{instance} was started once");
+    }
+    assert_eq!(project.state("stopped-1"), "stopped");
+    let left = project.instance("no-1");
+    assert!(left["pid"].is_null() && left["state"] != "running", "{left:#}");
+    assert_eq!(project.records("no-1").len(), 1);
+    project.assert_never_doubled();
+}
+
+#[test]
 fn after_everything_was_killed_everything_starts_once() {
     let project = Project::new(&format!(
         "\nservices:\n  one: {{ type: process, command: {LOCKED} }}\n  two: {{ type: process, command: {LOCKED}, dependencies: [one] }}\n"

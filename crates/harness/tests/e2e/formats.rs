@@ -1,6 +1,6 @@
 //! State that another version left: read, or refused with a message that says what to do, and left as it is.
 
-use crate::support::{Project, until};
+use crate::support::{Project, kill, until};
 use futures_lite::future::block_on;
 use service_registry::store::{Batch, DurableStore, Snapshot, Store};
 use std::path::{Path, PathBuf};
@@ -52,19 +52,47 @@ fn write_samples() {
     };
     bare(&["start"]);
     bare(&["stop", "spare", "-y"]);
+    // so that there is something in the log
+    kill(project.daemon_pid(), "KILL");
+    until("its store is free", || {
+        std::fs::File::open(project.state_dir().join("daemon.lock")).unwrap().try_lock().is_ok()
+    });
+    copy_store(&store(&project), &samples().join("registry-v2.redb"));
+    bare(&["start"]);
     bare(&["daemon", "stop"]);
     let found = content(&store(&project));
-    std::fs::copy(store(&project), samples().join("registry-v1.redb")).unwrap();
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../orchestrator/samples");
     std::fs::write(models.join("stack-v1.json"), &found["kv:supervisor"]["stack"]).unwrap();
     std::fs::write(models.join("wish-v1.json"), &found["kv:wishes"]["web-1"]).unwrap();
 }
 
+/// A store with its log, where it has one.
+fn copy_store(from: &Path, to: &Path) {
+    let named = |path: &Path, end: &str| PathBuf::from(format!("{}{end}", path.display()));
+    std::fs::copy(from, to).unwrap();
+    for end in ["-log-0", "-log-1"] {
+        match std::fs::read(named(from, end)) {
+            Ok(log) if !log.is_empty() => std::fs::write(named(to, end), log).unwrap(),
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn the_store_of_version_1_is_read_with_its_wishes_ports_and_history() {
+    sample_is_read("registry-v1.redb");
+}
+
+#[test]
+fn the_store_of_version_2_is_read_with_what_is_in_its_log() {
+    assert!(samples().join("registry-v2.redb-log-0").exists());
+    sample_is_read("registry-v2.redb");
+}
+
+fn sample_is_read(name: &str) {
     let project = rested("\nservices:\n  other: { type: process, command: [sleep, \"1000\"] }\n");
     project.write_services(SAMPLE);
-    std::fs::copy(samples().join("registry-v1.redb"), store(&project)).unwrap();
+    copy_store(&samples().join(name), &store(&project));
     let port: u64 = {
         let found = content(&store(&project));
         let leases: serde_json::Value = serde_json::from_slice(&found["kv:supervisor"]["ports"]).unwrap();

@@ -431,3 +431,22 @@ fn what_a_user_stopped_stays_down() {
     assert_eq!((&seen["state"], &seen["restarts"]), (&"stopped".into(), &0.into()), "{seen:#}");
     project.assert_never_doubled();
 }
+#[test]
+fn a_start_does_not_wait_again_for_what_was_ready_and_died_since() {
+    let project = Project::new(
+        r#"
+services:
+  dies: { type: process, restart: { policy: always, reset_after: 1h, backoff: { initial: 120s, max: 120s } }, command: [sh, -c, "sleep 2; exit 1"] }
+  slow: { type: process, command: sleep 1000, health_check: { command: [test, -e, go], interval: 50ms } }
+"#,
+    );
+    let start = project.command(&["start"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    until("the first has died", || {
+        project.state_dir_exists() && project.json(&["status"])["instances"][0]["reason"]["code"] == "backoff"
+    });
+    project.write("go", "");
+    let begin = std::time::Instant::now();
+    let done = crate::support::done(start.wait_with_output().unwrap());
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(begin.elapsed() < crate::support::PATIENCE, "it waited for the next try: {:?}", begin.elapsed());
+}

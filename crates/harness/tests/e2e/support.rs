@@ -11,6 +11,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// A project. Dropped, it stops everything that it started.
 pub(crate) struct Project {
     folder: tempfile::TempDir,
+    vars: Vec<(&'static str, std::ffi::OsString)>,
 }
 
 /// What a command did.
@@ -26,9 +27,15 @@ pub(crate) struct Done {
 impl Project {
     /// A folder with this services.yaml; `version: "1.0"` and `name: test` are put before it.
     pub(crate) fn new(services: &str) -> Self {
-        let project = Self { folder: tempfile::tempdir().unwrap() };
+        let project = Self { folder: tempfile::tempdir().unwrap(), vars: Vec::new() };
         project.write_services(services);
         project
+    }
+
+    /// The same with a variable that every `harness` of it gets.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<std::ffi::OsString>) -> Self {
+        self.vars.push((name, value.into()));
+        self
     }
 
     /// The project's folder.
@@ -58,7 +65,8 @@ impl Project {
         command
             .env("HOME", self.path())
             .env("XDG_STATE_HOME", self.path().join("state"))
-            .env_remove("XDG_RUNTIME_DIR");
+            .env_remove("XDG_RUNTIME_DIR")
+            .envs(self.vars.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -117,6 +125,11 @@ impl Project {
     pub(crate) fn state_dir(&self) -> PathBuf {
         let folders = std::fs::read_dir(self.path().join("state/harness")).unwrap();
         folders.flatten().map(|entry| entry.path()).next().expect("nothing was started yet")
+    }
+
+    /// Whether anything was started yet.
+    pub(crate) fn state_dir_exists(&self) -> bool {
+        std::fs::read_dir(self.path().join("state/harness")).is_ok_and(|folders| folders.count() > 0)
     }
 
     /// All lines that an instance wrote.
@@ -242,4 +255,17 @@ impl Project {
 pub(crate) fn parent(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+/// Bytes that can't be packed.
+pub(crate) fn noise(count: usize, mut seed: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(count + 8);
+    while bytes.len() < count {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        bytes.extend(seed.to_le_bytes());
+    }
+    bytes.truncate(count);
+    bytes
 }

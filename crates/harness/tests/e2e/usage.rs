@@ -299,3 +299,17 @@ fn every_example_in_the_help_is_understood() {
         assert!(stderr.contains("there-is-none.yaml") && !stderr.contains("Usage:"), "{example:?}: {stderr}");
     }
 }
+
+#[test]
+fn an_address_that_is_none_is_explained() {
+    let project = Project::new("");
+    for (host, problem) in [
+        ("web-1", "that isn't an address"),
+        ("ssh://web:x", "the port is no number"),
+        ("ssh://-oX", "no name"),
+    ] {
+        let done = project.run(&["-H", host, "status"]);
+        assert_eq!(done.code, 2);
+        assert!(done.stderr.contains(problem) && done.stderr.contains("expected ssh://"), "{}", done.stderr);
+    }
+}

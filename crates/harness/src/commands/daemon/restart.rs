@@ -17,7 +17,7 @@ const ATTEMPTS: usize = 3;
 
 /// The daemon that was there.
 #[derive(serde::Serialize)]
-struct Before {
+pub(super) struct Before {
     pid: Option<u32>,
     version: Option<String>,
     build: Option<String>,
@@ -83,7 +83,7 @@ fn goes(instances: usize) -> String {
 }
 
 /// Ends the daemon, whatever its version, and starts ours. The answer: the first that was ended, and ours.
-async fn exchange(
+pub(super) async fn exchange(
     executor: &LocalExecutor<'static>,
     project: &Project,
 ) -> Result<(Option<Before>, DaemonInfo), CommandError> {
@@ -104,7 +104,10 @@ async fn exchange(
 }
 
 /// Ends the daemon that runs, and waits until it is gone.
-async fn end(executor: &LocalExecutor<'static>, project: &Project) -> Result<Option<Before>, CommandError> {
+pub(super) async fn end(
+    executor: &LocalExecutor<'static>,
+    project: &Project,
+) -> Result<Option<Before>, CommandError> {
     let before = match connect::existing(executor, project).await {
         Ok(None) => return Ok(None),
         Ok(Some(daemon)) => {

@@ -1,4 +1,9 @@
-//! `harness logs`: reads what the keepers wrote, so it needs no daemon.
+//! `harness logs`: reads what keepers wrote and asks others for what they keep, so it needs no daemon.
+
+mod elsewhere;
+mod merge;
+
+pub(super) use elsewhere::last_lines;
 
 use super::{Context, examples, load, offline, outcome};
 use crate::error::CommandError;
@@ -9,13 +14,16 @@ use crate::ui::describe::Labels;
 use crate::ui::logs::{Record, Shape};
 use crate::ui::table::visible;
 use crate::ui::time::parse_moment;
-use command_executor::log::{self, Follower, LogLine, LogQuery};
+use command_executor::log::{LogLine, format};
 use jiff::Timestamp;
 use orchestrator::model::InstanceName;
 use regex_lite::Regex;
 
 /// Bytes that are gathered before they are written.
 const BATCH: usize = 64 * 1024;
+
+/// Bytes of the longest record: a reader of lines takes it as one.
+const RECORD: usize = 32 * 1024;
 
 /// Show what services said, merged by time; also of those that have stopped
 #[derive(clap::Args, Debug)]
@@ -50,6 +58,9 @@ pub(crate) struct Args {
     /// The time in front of each line
     #[arg(short, long)]
     timestamps: bool,
+    /// Records as they are kept, for another harness to read
+    #[arg(long, hide = true)]
+    records: bool,
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
@@ -64,7 +75,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         let moment = text.as_deref().map(|text| parse_moment(text, now)).transpose();
         moment.map_err(|message| CommandError::usage(format!("{flag}: {message}")))
     };
-    let query = LogQuery {
+    let query = Query {
         instances: instances.clone(),
         tail: args.tail,
         since: moment("--since", &args.since)?,
@@ -75,46 +86,43 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     let labels = Labels::new(instances.iter().map(|name| super::wait::service_of(name)));
     let names = instances.iter().map(|name| visible(labels.of(super::wait::service_of(name), name))).max();
     let shape = outcome::log_shape(context, names.unwrap_or(0), !args.no_prefix, args.timestamps);
-    let mut output = Output { context, shape, labels, grep, buffer: Vec::new() };
-    if args.follow {
-        return follow(&project, &query, &mut output);
-    }
-    let mut failed = None;
-    for line in log::read(&project.state_dir, &query)? {
-        match line {
-            Ok(line) => output.line(&line)?,
-            Err(error) => failed = Some(error),
+    let mut output = Output { context, shape, labels, grep, records: args.records, buffer: Vec::new() };
+    for name in &args.names {
+        for instance in instances.iter().filter(|instance| means(name, instance)) {
+            if let Some(why) = elsewhere::nowhere(&project, instance) {
+                context.ui.say(format_args!("{instance} has no log: {why}"));
+            }
         }
     }
+    if args.follow {
+        if !project.state_dir.is_dir() {
+            return Err(CommandError::new(Exit::GENERAL, "nothing was ever started in this project")
+                .hint("`harness start` starts the services of services.yaml"));
+        }
+        merge::follow(&project, &query, &mut output)?;
+        return Ok(Exit::OK);
+    }
+    let failed = merge::read(&project, &query, &mut output)?;
     output.flush()?;
-    failed.map_or(Ok(Exit::OK), |error| Err(error.into()))
+    failed.map_or(Ok(Exit::OK), Err)
 }
 
-fn follow(project: &Project, query: &LogQuery, output: &mut Output<'_>) -> Result<Exit, CommandError> {
-    if !project.state_dir.is_dir() {
-        return Err(CommandError::new(Exit::GENERAL, "nothing was ever started in this project")
-            .hint("`harness start` starts the services of services.yaml"));
-    }
-    let mut follower = Follower::new(&project.state_dir, query)?;
-    async_io::block_on(async {
-        loop {
-            let lines = follower.next().await?;
-            if lines.is_empty() {
-                // The time `--until` is over.
-                return Ok(Exit::OK);
-            }
-            for line in lines {
-                output.line(&line)?;
-            }
-            output.flush()?;
-        }
-    })
+/// Which lines of which instances.
+struct Query {
+    instances: Vec<String>,
+    tail: Option<usize>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+/// Whether a name from the command line means this instance.
+fn means(name: &str, instance: &str) -> bool {
+    instance == name || super::wait::service_of(instance) == name
 }
 
 /// The instances that names mean: those that left something, and those of the file that will when they are followed.
 fn instances(context: &Context, project: &Project, args: &Args) -> Result<Vec<String>, CommandError> {
     let logged = offline::logged_instances(project)?;
-    let means = |name: &str, instance: &str| instance == name || super::wait::service_of(instance) == name;
     let unheard = |name: &String| !logged.iter().any(|instance| means(name, instance));
     let mut known = logged.clone();
     if args.follow || args.names.iter().any(unheard) {
@@ -161,6 +169,7 @@ struct Output<'a> {
     shape: Shape,
     labels: Labels,
     grep: Option<Regex>,
+    records: bool,
     buffer: Vec<u8>,
 }
 
@@ -171,7 +180,15 @@ impl Output<'_> {
         {
             return Ok(());
         }
-        if self.context.ui.format == Format::Table {
+        if self.records {
+            let mut parts = line.text.chunks(RECORD).peekable();
+            if parts.peek().is_none() {
+                format::write(&mut self.buffer, line.time, line.stream, false, b"");
+            }
+            while let Some(part) = parts.next() {
+                format::write(&mut self.buffer, line.time, line.stream, parts.peek().is_some(), part);
+            }
+        } else if self.context.ui.format == Format::Table {
             let name = self.labels.of(super::wait::service_of(&line.instance), &line.instance);
             self.shape.write(name, line, &mut self.buffer);
         } else {

@@ -1,0 +1,326 @@
+//! Deploying to other machines: what is missing there is sent, then it is installed there.
+
+use super::super::node::{Board, chosen};
+use super::super::{Context, load};
+use super::Args;
+use crate::api::package::{INSTALL, InstallParams, ROLLBACK, RollbackParams};
+use crate::connect;
+use crate::error::{CommandError, chain};
+use crate::exit::Exit;
+use crate::node::agent::{Agents, Brought};
+use crate::packages::{self, Opened, SCRIPT};
+use crate::ui::meter::bytes;
+use crate::ui::progress::Phase;
+use crate::ui::style::{self, paint};
+use crate::ui::time::short;
+use async_io::Timer;
+use async_lock::Semaphore;
+use command_executor::launcher::LocalLauncher;
+use futures_util::future::join_all;
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use orchestrator::model::{Node, Target};
+use serde::Serialize;
+use serde_json::Value;
+use service_registry::client::{Client, ClientOptions};
+use service_registry::files::{
+    Opened as Offered, PUT, PackagePlace, PushError, Pushed, Scan, Source, push_scanned, scan,
+};
+use service_registry::package::unpack::Package;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Time that an agent has to greet.
+const ANSWER: Duration = Duration::from_secs(10);
+/// On top of what scripts may take: unpacked files are compared, and written to disk.
+const INSTALLED: Duration = Duration::from_secs(600);
+/// Times that a connection that breaks is made again, and the pause before.
+const AGAIN: (u32, Duration) = (5, Duration::from_secs(2));
+
+/// What became of a node.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    node: &'a str,
+    milliseconds: u64,
+    /// Bytes that went over the wire, or would.
+    sent: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployed: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// A package, unpacked here for as long as it is sent.
+struct Unpacked {
+    folder: PathBuf,
+    package: Package,
+    scan: Arc<Scan>,
+}
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        // What is left is in the way of nobody: the name has this process's id.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What is the same for all nodes.
+struct Work<'a> {
+    args: &'a Args,
+    agents: Agents,
+    nodes: IndexMap<String, Node>,
+    unpacked: Unpacked,
+    timeout: Duration,
+    board: Board<'a>,
+    turns: Semaphore,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        schema: u32,
+        name: &'a str,
+        version: String,
+        bytes: u64,
+        nodes: Vec<Outcome<'a>>,
+    }
+    let project = context.project()?;
+    let stack = load::look(context, &project)?.stack;
+    let (file, mut names) = (file(&args.file, &stack), args.to.clone());
+    if names.is_empty() {
+        names.extend(host_of(&args.file, &stack));
+    }
+    let nodes = chosen(&stack, &names)?;
+    let key = args.key.as_deref().map(packages::public_key).transpose()?;
+    let package = Opened::new(&file, key.as_ref())?;
+    let unpacked = unpack(package, &project.state_dir)?;
+    LocalLauncher::prepare();
+    let work = Work {
+        args,
+        agents: Agents::of(project.id),
+        nodes: stack.nodes.clone(),
+        unpacked,
+        timeout: context.global.timeout.unwrap_or(SCRIPT),
+        board: Board::new(&context.ui, &nodes),
+        turns: Semaphore::new(args.max_parallel.max(1)),
+    };
+    let outcomes = connect::block_on(async |_| {
+        let all = nodes.iter().enumerate();
+        Ok(join_all(all.map(|(at, (name, _))| work.one(name, at))).await)
+    })?;
+    let Work { unpacked, board, .. } = work;
+    drop(board);
+    let manifest = &unpacked.package.manifest;
+    let failed = outcomes.iter().any(|outcome| outcome.error.is_some());
+    if context.ui.is_table() {
+        for outcome in &outcomes {
+            context.ui.out(line(outcome, &unpacked, args.dry_run))?;
+        }
+    } else {
+        let (name, version) = (manifest.name.as_str(), manifest.version.to_string());
+        let bytes = unpacked.scan.bytes;
+        context.ui.document(&Document { schema: 1, name, version, bytes, nodes: outcomes })?;
+    }
+    Ok(if failed { Exit::GENERAL } else { Exit::OK })
+}
+
+/// The package's file: what was named, unless that is a service of this type.
+fn file(named: &Path, stack: &harness_config::Stack) -> PathBuf {
+    let service = named.to_str().and_then(|name| stack.services.get(name)).filter(|_| !named.exists());
+    match service.map(|service| (&service.target, &service.files)) {
+        Some((Target::Package { package, .. }, files)) => {
+            let path = PathBuf::from(package.as_literal().unwrap_or_default());
+            files.iter().find(|file| file.destination == path).map_or(path, |file| file.source.clone())
+        }
+        _ => named.to_owned(),
+    }
+}
+
+fn host_of(named: &Path, stack: &harness_config::Stack) -> Option<String> {
+    stack.services.get(named.to_str()?)?.host.clone()
+}
+
+/// Checks the package, and unpacks and scans it in a folder of this process.
+fn unpack(mut package: Opened, state: &Path) -> Result<Unpacked, CommandError> {
+    let failed = |error: &std::io::Error| CommandError::io("can't unpack the package here", error);
+    let folder = state.join(format!("deploy-{}", std::process::id()));
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
+        _ => {}
+    }
+    std::fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
+    let unpacked = package.unpack(&folder).map_err(CommandError::from).and_then(|package| {
+        let source = Source { source: folder.clone(), destination: ".".into() };
+        let owner = format!("package-{}", package.manifest.name.replace('+', "_"));
+        let scan =
+            scan(&owner, &[source]).map_err(|error| CommandError::from_error(Exit::GENERAL, &error))?;
+        Ok((package, scan))
+    });
+    match unpacked {
+        Ok((package, scan)) => Ok(Unpacked { folder, package, scan: Arc::new(scan) }),
+        Err(error) => {
+            let _ = std::fs::remove_dir_all(&folder);
+            Err(error)
+        }
+    }
+}
+
+fn line(outcome: &Outcome<'_>, unpacked: &Unpacked, dry: bool) -> String {
+    let manifest = &unpacked.package.manifest;
+    let (name, node) =
+        (format!("{} {}", manifest.name, manifest.version), paint(style::STRONG, outcome.node));
+    let sent = format!("{} of {}", bytes(outcome.sent), bytes(unpacked.scan.bytes));
+    if let Some(error) = &outcome.error {
+        return format!("{} {node}  {error}", paint(style::ERROR, "✗"));
+    }
+    let time = short(Duration::from_millis(outcome.milliseconds));
+    if dry {
+        return format!("{node}  {name} would send {sent}");
+    }
+    let good = paint(style::GOOD, "✓");
+    let Some(deployed) = &outcome.deployed else { return format!("{good} {node}") };
+    if deployed["changed"] == false {
+        return format!("{good} {node}  {name} is current already: unchanged");
+    }
+    let before = deployed["previous"].as_str().map(|before| format!(", before it {before}"));
+    format!("{good} {node}  {name} is current{}: {sent} sent in {time}", before.unwrap_or_default())
+}
+
+impl Work<'_> {
+    async fn one<'n>(&self, node: &'n str, at: usize) -> Outcome<'n> {
+        self.board.tell(at, Phase::Busy, "waiting for its turn".to_owned());
+        let _turn = self.turns.acquire().await;
+        let begun = Instant::now();
+        let mut tries = 0;
+        let done = loop {
+            tries += 1;
+            match self.once(node, at).await {
+                Err((why, true)) if tries < AGAIN.0 => {
+                    self.board.tell(at, Phase::Busy, format!("again after: {why}"));
+                    Timer::after(AGAIN.1).await;
+                }
+                done => break done,
+            }
+        };
+        let (phase, text) = if done.is_ok() { (Phase::Done, "done") } else { (Phase::Failed, "failed") };
+        self.board.tell(at, phase, text.to_owned());
+        let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match done {
+            Ok((sent, deployed)) => Outcome { node, milliseconds, sent, deployed, error: None },
+            Err((error, _)) => Outcome { node, milliseconds, sent: 0, deployed: None, error: Some(error) },
+        }
+    }
+
+    /// Over one connection. The error is for people, and whether another connection may help.
+    async fn once(&self, node: &str, at: usize) -> Result<(u64, Option<Value>), (String, bool)> {
+        let progress = |text: String| self.board.tell(at, Phase::Busy, text);
+        let brought = self.agents.bring(&self.nodes, node, &progress).await;
+        let Brought { connection, .. } = brought.map_err(|failed| {
+            (format!("{}: {} ({})", failed.step, failed.message, failed.hint), failed.passing)
+        })?;
+        let options = ClientOptions {
+            name: concat!("harness ", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect_timeout: ANSWER,
+            ..ClientOptions::default()
+        };
+        let greeted = Client::connect(connection.stream, &options).await;
+        let (client, driver) = greeted.map_err(|error| (error.to_string(), true))?;
+        driver.run(self.with(&client, at)).await
+    }
+
+    async fn with(&self, client: &Client, at: usize) -> Result<(u64, Option<Value>), (String, bool)> {
+        let lost = |error: PushError| (chain(&error), error.is_of_the_way() || error.may_pass());
+        let place = self.place();
+        let found = Arc::new(self.unpacked.scan.with_package(place.clone()));
+        if self.args.dry_run {
+            let (offered, _stream): (Offered, _) = client
+                .open_stream(PUT, &found.params, INSTALLED)
+                .await
+                .map_err(|error| lost(error.into()))?;
+            return Ok((found.size_of(&offered.missing), None));
+        }
+        let tell = |done: u64, total: u64| {
+            self.board.tell(at, Phase::Busy, format!("sending, {} of {}", bytes(done), bytes(total)));
+        };
+        let Pushed { sent, .. } = push_scanned(client, &found, &tell).await.map_err(lost)?;
+        self.board.tell(at, Phase::Busy, "installing".to_owned());
+        let params = InstallParams {
+            package: place,
+            size: self.unpacked.package.packed,
+            holder: holder(),
+            keep: self.args.keep,
+            rollback_on_failure: self.args.rollback_on_failure,
+            timeout_ms: u64::try_from(self.timeout.as_millis()).ok(),
+        };
+        let patience = INSTALLED + self.timeout * 3;
+        let deployed: Value =
+            client.call(INSTALL, &params, patience).await.map_err(|error| lost(error.into()))?;
+        Ok((sent, Some(deployed)))
+    }
+
+    fn place(&self) -> PackagePlace {
+        let Package { manifest, digest, .. } = &self.unpacked.package;
+        PackagePlace { name: manifest.name.clone(), sha256: *digest, prefix: self.args.prefix.clone() }
+    }
+}
+
+/// Goes back on nodes, one after the other.
+pub(in crate::commands) fn rollback(
+    context: &Context,
+    to: &[String],
+    params: &RollbackParams,
+) -> Result<Exit, CommandError> {
+    let project = context.project()?;
+    let stack = load::look(context, &project)?.stack;
+    let nodes = chosen(&stack, to)?;
+    LocalLauncher::prepare();
+    let agents = Agents::of(project.id);
+    let mut outcomes = Vec::new();
+    for (node, _) in nodes {
+        let begun = Instant::now();
+        let done = connect::block_on(async |_| {
+            Ok(async {
+                let brought = agents.bring(&stack.nodes, node, &|_| {}).await;
+                let Brought { connection, .. } = brought.map_err(|failed| failed.to_string())?;
+                let options = ClientOptions { connect_timeout: ANSWER, ..ClientOptions::default() };
+                let greeted = Client::connect(connection.stream, &options).await;
+                let (client, driver) = greeted.map_err(|error| chain(&PushError::from(error)))?;
+                let asked = driver.run(client.call::<_, Value>(ROLLBACK, params, INSTALLED)).await;
+                asked.map_err(|error| chain(&PushError::from(error)))
+            }
+            .await)
+        })?;
+        let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (deployed, error) = match done {
+            Ok(deployed) => (Some(deployed), None),
+            Err(error) => (None, Some(error)),
+        };
+        outcomes.push(Outcome { node, milliseconds, sent: 0, deployed, error });
+    }
+    let failed = outcomes.iter().any(|outcome| outcome.error.is_some());
+    if !context.ui.is_table() {
+        context.ui.document(&serde_json::json!({ "schema": 1, "nodes": outcomes }))?;
+    } else {
+        for outcome in &outcomes {
+            let node = paint(style::STRONG, outcome.node);
+            let (mark, text) = match (&outcome.error, &outcome.deployed) {
+                (Some(error), _) => (paint(style::ERROR, "✗"), error.clone()),
+                (None, deployed) => {
+                    let version = deployed.as_ref().and_then(|done| done["version"].as_str());
+                    let text = format!("{} {} is current", params.name, version.unwrap_or_default());
+                    (paint(style::GOOD, "✓"), text)
+                }
+            };
+            context.ui.out(format_args!("{mark} {node}  {text}"))?;
+        }
+    }
+    Ok(if failed { Exit::GENERAL } else { Exit::OK })
+}
+
+/// Who deploys, for whoever finds the lock taken there.
+fn holder() -> String {
+    let user = std::env::var("USER").unwrap_or_else(|_| rustix::process::getuid().as_raw().to_string());
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{user}@{host}, pid {}, since {}", std::process::id(), Timestamp::now())
+}

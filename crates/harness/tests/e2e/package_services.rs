@@ -1,0 +1,91 @@
+//! Services of `type: package`, on this machine.
+
+use crate::support::{Done, Project, until};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
+fn script(project: &Project, name: &str, text: &str) {
+    let path = project.path().join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Builds `web-VERSION.tar.zst`, with more of a manifest.
+pub(crate) fn build(project: &Project, version: &str, more: &str) {
+    script(
+        project,
+        "web/scripts/start.sh",
+        "echo \"$HARNESS_PACKAGE_VERSION in $(basename $PWD): $GREETING $(bin/say)\"; exec sleep 1000",
+    );
+    script(project, "web/bin/say", &format!("echo said {version}"));
+    project.write("web/manifest.yaml", &format!("name: web\nversion: {version}\n{more}"));
+    project.ok(&["package", "build", "web"]);
+}
+
+fn services(version: &str, more: &str) -> String {
+    format!(
+        "services:\n  web: {{type: package, package: web-{version}.tar.zst, install_path: {{PREFIX}}{more}}}\n"
+    )
+}
+
+fn write(project: &Project, version: &str, more: &str) {
+    let prefix = project.path().join("opt").display().to_string();
+    project.write_services(&services(version, more).replace("{PREFIX}", &prefix));
+}
+
+#[test]
+fn a_package_is_installed_run_and_replaced_by_the_next_version() {
+    let project = Project::new("services: {}\n");
+    let manifest = "service: {env: {GREETING: hello}, ports: [18931]}\nhealth: {command: bin/say}\n";
+    build(&project, "1.0.0", manifest);
+    write(
+        &project,
+        "1.0.0",
+        ", pre_install: [sh, -c, 'echo pre >> log'], post_install: [sh, -c, 'echo post >> log']",
+    );
+    project.ok(&["start"]);
+    until("it says so", || project.logs("web") == ["1.0.0 in web-1.0.0: hello said 1.0.0"]);
+    let web = project.instance("web-1");
+    assert_eq!((&web["state"], &web["health"]["status"]), (&"running".into(), &"healthy".into()), "{web:#}");
+    assert_eq!(web["endpoints"][0]["port"], 18931, "{web:#}");
+    assert_eq!(fs::read_link(project.path().join("opt/web-current")).unwrap().to_str(), Some("web-1.0.0"));
+    // Started again nothing is installed again.
+    project.ok(&["restart", "web"]);
+    assert_eq!(project.read("log"), "pre\npost\n");
+    build(&project, "1.1.0", manifest);
+    write(&project, "1.1.0", ", env: {GREETING: bye}");
+    project.ok(&["start", "--apply"]);
+    until("it is the next one", || {
+        project.logs("web").last().is_some_and(|line| line == "1.1.0 in web-1.1.0: bye said 1.1.0")
+    });
+    project.ok(&["stop"]);
+}
+
+#[test]
+fn what_cant_be_installed_is_told_and_stop_ends_an_install() {
+    let project = Project::new("services: {}\n");
+    write(&project, "1.0.0", "");
+    let said = |done: &Done, code: i32, part: &str| {
+        assert_eq!(done.code, code, "{}", done.stderr);
+        assert!(done.stderr.contains(part), "no {part:?} in {}", done.stderr);
+    };
+    said(&project.run(&["start"]), 2, "web-1.0.0.tar.zst");
+    build(&project, "1.0.0", "");
+    write(&project, "1.0.0", ", version: 2.0.0, restart: no");
+    said(&project.run(&["start"]), 3, "web 2.0.0 isn't installed");
+    write(&project, "1.0.0", ", restart: no, pre_install: [sh, -c, 'echo no room; exit 3']");
+    said(&project.run(&["start", "--apply"]), 3, "no room");
+    assert!(!project.path().join("opt/web-current").exists());
+    write(
+        &project,
+        "1.0.0",
+        ", restart: no, pre_install: [sh, -c, 'touch begun; while [ -e begun -a ! -e end ]; do sleep 0.05; done']",
+    );
+    let mut child = project.command(&["start", "--apply"]).spawn().unwrap();
+    until("it is being installed", || project.path().join("begun").exists());
+    project.ok(&["stop"]);
+    let _ = child.wait();
+    project.write("end", "");
+    assert!(!project.json(&["status"]).to_string().contains("running"));
+}
