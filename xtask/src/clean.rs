@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Stops the examples' stacks, then removes their state folders and the target folder.
+/// Stops the examples' stacks, then removes their state folders, the test hosts and the target folder.
 ///
 /// # Errors
 /// When a stack can't be stopped (then its state stays) or a folder can't be removed.
@@ -21,6 +21,7 @@ pub(crate) fn clean(dry_run: bool) -> Result<(), Failure> {
             remove(&folder, dry_run)?;
         }
     }
+    crate::hosts::clean(dry_run)?;
     remove(&tools::target(), dry_run)
 }
 

@@ -15,6 +15,7 @@ const TARGETS: &[(&str, &str)] = &[
     ("rpc", "JSON-RPC frames"),
     ("record", "run records"),
     ("log", "log files"),
+    ("package", "packages, unpacked"),
 ];
 
 /// Seconds for each target when none are named.

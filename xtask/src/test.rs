@@ -6,8 +6,12 @@ use std::time::Duration;
 
 /// Programs that tests and examples run and that a developer's machine has: program, argument that makes it answer,
 /// Debian's package.
-const NEEDED: &[(&str, &str, &str)] =
-    &[("python3", "--version", "python3"), ("sh", "-c", "dash"), ("git", "--version", "git")];
+const NEEDED: &[(&str, &str, &str)] = &[
+    ("python3", "--version", "python3"),
+    ("sh", "-c", "dash"),
+    ("git", "--version", "git"),
+    ("openssl", "version", "openssl"),
+];
 
 /// Test threads where nextest can't be had: its groups and time limits are missing then.
 const THREADS_WITHOUT_NEXTEST: &str = "--test-threads=2";
@@ -18,6 +22,8 @@ const THREADS_WITHOUT_NEXTEST: &str = "--test-threads=2";
 /// When something that tests need is missing, or a test fails.
 pub(crate) fn test(filter: &[String]) -> Result<(), Failure> {
     check_needed()?;
+    bring_up_hosts()?;
+    make_python()?;
     let nextest = match tools::ensure(&tools::NEXTEST) {
         Ok(()) => true,
         Err(failure) if shell::in_ci() => return Err(failure),
@@ -41,6 +47,30 @@ pub(crate) fn test(filter: &[String]) -> Result<(), Failure> {
         shell::run(&mut shell::cargo(&["test", "--workspace", "--doc"]))?;
     }
     Ok(())
+}
+
+/// Makes the images and boots the hosts that tests share. Where this machine can't, tests that need them say so and are
+/// skipped, but not in CI.
+fn bring_up_hosts() -> Result<(), Failure> {
+    match crate::hosts::up(shell::in_ci()) {
+        Err(failure) if !shell::in_ci() => {
+            eprintln!("{failure}\ngoing on; tests that need these hosts are skipped and say so");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Makes the Python environment of the tests whose clients come from PyPI. Where it can't be made, these are skipped and say
+/// so, but not in CI.
+fn make_python() -> Result<(), Failure> {
+    match tools::ensure_python() {
+        Err(failure) if !shell::in_ci() => {
+            eprintln!("{failure}\ngoing on; tests that need it are skipped and say so");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Refuses early, and once for all, what would otherwise fail test by test.

@@ -3,6 +3,7 @@
 
 use crate::shell::{self, Failure};
 use std::path::PathBuf;
+use std::process::Command;
 
 /// A cargo subcommand from crates.io.
 pub(crate) struct Tool {
@@ -29,6 +30,36 @@ pub(crate) fn target() -> PathBuf {
         Some(folder) => shell::root().join(folder),
         None => shell::root().join("target"),
     }
+}
+
+/// What tests use from PyPI, with hashes.
+const REQUIREMENTS: &str = "xtask/python/requirements.txt";
+
+/// Makes sure that `target/tools/python` is a Python environment with what tests use from PyPI. It has a copy of the list that
+/// it was made from, written last.
+///
+/// # Errors
+/// When it isn't there and can't be made.
+pub(crate) fn ensure_python() -> Result<(), Failure> {
+    let folder = target().join("tools").join("python");
+    let (list, made_from) = (shell::root().join(REQUIREMENTS), folder.join("requirements.txt"));
+    let wanted =
+        std::fs::read(&list).map_err(|e| Failure::new(format!("{} can't be read: {e}", list.display())))?;
+    let python = folder.join("bin").join("python3");
+    if std::fs::read(&made_from).is_ok_and(|made_from| made_from == wanted)
+        && shell::answers(&python, &["-V"])
+    {
+        return Ok(());
+    }
+    let hint = "on Debian: apt-get install python3-venv; and PyPI must be reachable";
+    let explained = |failure: Failure| Failure::new(format!("{failure}\n{hint}"));
+    shell::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).map_err(explained)?;
+    let mut install = Command::new(&python);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
+    install.args(["--only-binary", ":all:", "--no-deps", "--requirement"]).arg(&list);
+    shell::run(&mut install).map_err(explained)?;
+    std::fs::write(&made_from, wanted)
+        .map_err(|e| Failure::new(format!("{} can't be written: {e}", made_from.display())))
 }
 
 /// Makes sure that the tool is there. Builds it without optimisation, which takes a third of the time and is fast

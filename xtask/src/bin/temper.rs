@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["probe"] => return probe(),
+        ["note", path, code] => return note(Path::new(path), code),
         ["child", name, milliseconds] => Temper::child().and_then(|mut temper| {
             let life = Duration::from_millis(milliseconds.parse().unwrap_or(1000));
             temper.lines(name, Some(life), Duration::from_millis(50))
@@ -50,6 +51,17 @@ fn probe() -> ExitCode {
         std::thread::sleep(Duration::from_secs(3600));
     }
     ExitCode::SUCCESS
+}
+
+/// Writes down the milliseconds since boot, and ends with `code`.
+fn note(path: &Path, code: &str) -> ExitCode {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let line = format!("{}\n", now.tv_sec * 1000 + now.tv_nsec / 1_000_000);
+    let written = OpenOptions::new().append(true).create(true).open(path);
+    match written.and_then(|mut file| file.write_all(line.as_bytes())) {
+        Ok(()) => ExitCode::from(code.parse().unwrap_or(2)),
+        Err(_) => ExitCode::from(2),
+    }
 }
 
 fn nanoseconds() -> u64 {

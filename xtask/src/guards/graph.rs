@@ -9,9 +9,10 @@ pub(crate) const ARROWS: &[(&str, &[&str])] = &[
     ("command-executor", &[]),
     ("service-registry", &[]),
     ("orchestrator", &["command-executor", "service-registry"]),
-    ("harness-config", &["orchestrator"]),
+    ("harness-config", &["orchestrator", "service-registry"]),
     ("harness", &["command-executor", "harness-config", "orchestrator", "service-registry"]),
-    ("xtask", &[]),
+    ("test-hosts", &[]),
+    ("xtask", &["test-hosts"]),
 ];
 
 /// Crates whose normal dependency tree must not contain any of [`RUNTIMES`].
@@ -204,6 +205,11 @@ mod tests {
         assert_eq!(graph(Some(("command-executor", "orchestrator", None)), None).arrows().len(), 1);
         assert_eq!(graph(Some(("service-registry", "harness", Some("build"))), None).arrows().len(), 1);
         assert_eq!(graph(Some(("service-registry", "harness", Some("dev"))), None).arrows(), []);
+        // Hosts for tests are for tests.
+        for ours in ["command-executor", "harness"] {
+            assert_eq!(graph(Some((ours, "test-hosts", None)), None).arrows().len(), 1);
+            assert_eq!(graph(Some((ours, "test-hosts", Some("dev"))), None).arrows(), []);
+        }
         let empty = Graph::parse(
             r#"{"workspace_members": ["new"], "packages":
             [{"id": "new", "name": "new", "version": "1.0.0", "dependencies": []}]}"#,

@@ -41,6 +41,10 @@ pub(crate) struct Report {
     pub(crate) warnings: Vec<Warning>,
 }
 
+/// Manifests that aren't held to the workspace's: its own, and those of workspaces apart. The fuzz targets need another
+/// compiler mode; the benchmark beside etcd needs tokio, which no crate of ours may have.
+const APART: &[&str] = &["Cargo.toml", "fuzz/Cargo.toml", "bench/registry/Cargo.toml"];
+
 /// Runs every guard on the repository at `root`.
 ///
 /// # Errors
@@ -55,8 +59,7 @@ pub(crate) fn run(root: &Path) -> Result<Report, Failure> {
         let Some(text) = read_text(&root.join(&path))? else { continue };
         report.violations.extend(files::machine_paths(&path, &text));
         report.warnings.extend(files::length(&path, &text));
-        // The fuzz targets are a workspace of their own, for they need another compiler mode.
-        if path.ends_with("Cargo.toml") && path != "Cargo.toml" && path != "fuzz/Cargo.toml" {
+        if path.ends_with("Cargo.toml") && !APART.contains(&path.as_str()) {
             report.violations.extend(files::manifest(&path, &text));
         }
         if path.ends_with(".md") {
@@ -84,7 +87,19 @@ fn dependencies(root: &Path) -> Result<Vec<Violation>, Failure> {
             shell::output(root, "cargo", &["tree", "-p", library, "-e", "normal", "--prefix", "none"])?;
         violations.extend(graph::runtimes(library, &tree));
     }
+    violations.extend(stale_lock(root, "fuzz/Cargo.toml"));
     Ok(violations)
+}
+
+/// Whether that workspace's lock file doesn't fit its manifests: nothing else looks at the one of the fuzz targets, whose
+/// path dependencies change with ours.
+fn stale_lock(root: &Path, manifest: &str) -> Option<Violation> {
+    let arguments = ["metadata", "--locked", "--format-version", "1", "--manifest-path", manifest];
+    shell::output(root, "cargo", &arguments).err().map(|failure| Violation {
+        rule: "lock files are current",
+        at: manifest.replace(".toml", ".lock"),
+        what: format!("run `cargo metadata --manifest-path {manifest}` and commit it: {failure}"),
+    })
 }
 
 /// Files that git tracks or would track, relative to the root.
@@ -106,6 +121,31 @@ fn read_text(path: &Path) -> Result<Option<String>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stale_lock_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| std::fs::write(folder.path().join(path), text).unwrap();
+        for name in ["a", "b"] {
+            std::fs::create_dir_all(folder.path().join(name).join("src")).unwrap();
+            write(&format!("{name}/src/lib.rs"), "");
+        }
+        write("b/Cargo.toml", "[package]\nname = \"b\"\n[workspace]\n");
+        write(
+            "a/Cargo.toml",
+            "[package]\nname = \"a\"\n[workspace]\n[dependencies]\nb = { path = \"../b\" }\n",
+        );
+        write("a/Cargo.lock", "version = 4\n[[package]]\nname = \"a\"\nversion = \"0.0.0\"\n");
+        let violation = stale_lock(folder.path(), "a/Cargo.toml").unwrap();
+        assert_eq!(violation.at, "a/Cargo.lock");
+        shell::output(
+            folder.path(),
+            "cargo",
+            &["metadata", "--format-version", "1", "--manifest-path", "a/Cargo.toml"],
+        )
+        .unwrap();
+        assert!(stale_lock(folder.path(), "a/Cargo.toml").is_none());
+    }
 
     #[test]
     fn this_repository_keeps_its_invariants() {

@@ -13,6 +13,8 @@ pub(crate) struct Circumstances {
     pub(crate) disk_full: bool,
     /// Rotated files that are kept.
     pub(crate) keep_files: u32,
+    /// Zygotes were killed, so that a start may fail that one was about to make.
+    pub(crate) zygotes_killed: bool,
     /// The daemon had no descriptors at times, so that starts may fail.
     pub(crate) starved: bool,
     /// So many newer runs of the instance have records that this one may have been forgotten.
@@ -109,12 +111,13 @@ impl Checker<'_> {
             Some(Err(error)) => return self.violation(format_args!("its record can't be read: {error}")),
             Some(Ok(record)) => record,
         };
-        self.findings.seconds = record.seconds;
+        self.findings.seconds = self.run.seconds;
         match &record.state {
             State::Open(state) => self.violation(format_args!("its exit isn't recorded: {state}")),
             State::FailedToStart(why) => {
                 self.findings.failed_starts = 1;
-                if !self.around.starved && !self.around.disk_full {
+                let excused = why.contains("the zygote was killed") && self.around.zygotes_killed;
+                if !excused && !self.around.starved && !self.around.disk_full {
                     self.violation(format_args!("it could not be started: {why}"));
                 }
             }
@@ -320,6 +323,42 @@ impl Checker<'_> {
     fn is_rotated(&self) -> bool {
         self.run.files.len() > 1
     }
+}
+
+/// A line of a run, as `logs` and the log files must both have it: run, stream and text.
+pub(crate) type Line = (String, String, String);
+
+/// The whole lines of a run that a temper wrote, in the order of its files.
+pub(crate) fn whole_lines(run: &Run) -> Vec<Line> {
+    let mut begun: BTreeMap<&[u8], Vec<u8>> = BTreeMap::new();
+    let mut lines = Vec::new();
+    let texts = run.files.iter().flat_map(|(_, bytes)| bytes.split(|byte| *byte == b'\n'));
+    for (_, stream, partial, text) in texts.filter_map(record_of) {
+        let whole = begun.entry(stream).or_default();
+        whole.extend_from_slice(text);
+        if !partial {
+            let text = String::from_utf8_lossy(whole).into_owned();
+            whole.clear();
+            lines.push((run.run.clone(), String::from_utf8_lossy(stream).into_owned(), text));
+        }
+    }
+    lines.retain(|(_, _, text)| is_whole(text));
+    lines
+}
+
+/// Whether a line is one that a temper wrote, from its begin to its end.
+pub(crate) fn is_whole(text: &str) -> bool {
+    matches!(line::read(text.as_bytes()), Read::Whole { .. })
+}
+
+/// Where two listings of the same lines differ; `None` if they don't.
+pub(crate) fn difference(files: &[Line], shown: &[Line]) -> Option<String> {
+    let same = files.iter().zip(shown).take_while(|(file, shown)| file == shown).count();
+    (same < files.len().max(shown.len())).then(|| {
+        let (file, other) = (files.get(same), shown.get(same));
+        let counts = format!("{} lines in the files, {} shown", files.len(), shown.len());
+        format!("{counts}; at {same} the files have {file:?} and `logs` has {other:?}")
+    })
 }
 
 /// Time, stream, whether it is a part, and text.

@@ -1,9 +1,11 @@
 //! Carries out the schedule, and remembers what was really done.
 
+use super::clock::Clock;
 use super::evidence::{self, Identity};
 use super::orders::{Goal, Order};
 use super::process::{self, Process, Starved};
 use super::project::{Done, Project};
+use super::room::STORE_DISK;
 use super::schedule::{Action, Attack, Call};
 use super::stack::{self, DISK_SIZE, Edits, Service};
 use rustix::process::Signal;
@@ -32,8 +34,8 @@ pub(crate) struct Deeds {
     pub(crate) filled: BTreeSet<usize>,
     /// Whether the daemon ever had no descriptors.
     pub(crate) starved: bool,
-    /// Footprints of daemons: pid, milliseconds, KiB, descriptors.
-    pub(crate) footprints: Vec<(i32, u64, u64, u64)>,
+    /// Footprints of daemons: pid and start (pids come again), milliseconds, KiB, descriptors.
+    pub(crate) footprints: Vec<((i32, u64), u64, u64, u64)>,
     /// The last edits.
     pub(crate) edits: Edits,
     /// When the daemon was attacked, from and to, in milliseconds.
@@ -84,6 +86,8 @@ pub(crate) struct Driver {
     services: Arc<Vec<Service>>,
     /// Whether the logs of the services with small disks are on such.
     disks: bool,
+    /// The wall clock, where it can be set.
+    clock: Option<Arc<Clock>>,
     began: Instant,
     journal: File,
     deeds: Deeds,
@@ -95,13 +99,19 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// Ready to begin.
-    pub(crate) fn new(project: Arc<Project>, services: Arc<Vec<Service>>, disks: bool) -> io::Result<Self> {
+    pub(crate) fn new(
+        project: Arc<Project>,
+        services: Arc<Vec<Service>>,
+        disks: bool,
+        clock: Option<Arc<Clock>>,
+    ) -> io::Result<Self> {
         let journal = File::create(project.folder.join("journal"))?;
         let began = Instant::now();
         Ok(Self {
             project,
             services,
             disks,
+            clock,
             began,
             journal,
             deeds: Deeds::default(),
@@ -157,7 +167,8 @@ impl Driver {
             && let Some((memory, open)) = process::footprint(pid)
         {
             let at = self.now();
-            self.deeds.footprints.push((pid, at, memory, open));
+            let start = process::start_time(pid).unwrap_or(0);
+            self.deeds.footprints.push(((pid, start), at, memory, open));
         }
     }
 
@@ -221,7 +232,9 @@ impl Driver {
                 self.edit(stack::EXTRA, &["start", "--apply", "--remove-orphans"])?;
             }
             Attack::Starve(milliseconds) => self.starve(*milliseconds),
-            Attack::FillDisk(service, milliseconds) => self.fill(*service, *milliseconds)?,
+            Attack::FillDisk(service, milliseconds) => self.fill_log(*service, *milliseconds)?,
+            Attack::FillStore(milliseconds) => self.fill_store(*milliseconds)?,
+            Attack::SetClock(offset) => self.set_clock(*offset)?,
         }
         Ok(())
     }
@@ -279,28 +292,49 @@ impl Driver {
         }
     }
 
-    fn fill(&mut self, service: usize, milliseconds: u64) -> io::Result<()> {
-        let Some((state, instance)) = self
-            .project
-            .state_dir()
-            .zip(self.services.get(service).map(Service::instance))
-            .filter(|_| self.disks)
-        else {
+    fn fill_log(&mut self, service: usize, milliseconds: u64) -> io::Result<()> {
+        let folder = self.project.state_dir().zip(self.services.get(service).map(Service::instance));
+        let Some((state, instance)) = folder.filter(|_| self.disks) else { return Ok(()) };
+        self.deeds.filled.insert(service);
+        let name = self.name(service);
+        self.fill(state.join("instances").join(instance), DISK_SIZE, milliseconds)?;
+        self.did("disk filled", &format!("{name} for {milliseconds} ms"));
+        Ok(())
+    }
+
+    fn fill_store(&mut self, milliseconds: u64) -> io::Result<()> {
+        let Some(folder) = self.project.state_dir().map(|state| state.join(STORE_DISK)) else {
             return Ok(());
         };
-        let path = state.join("instances").join(instance).join("filler");
-        self.deeds.filled.insert(service);
+        if !self.disks || !folder.is_dir() {
+            return Ok(());
+        }
+        let now = self.now();
+        self.deeds.outages.push((now, now + milliseconds + 3_000));
+        self.fill(folder, super::room::STORE_SIZE, milliseconds)?;
+        self.did("store's disk filled", &format!("for {milliseconds} ms"));
+        Ok(())
+    }
+
+    /// Fills a disk of `size` bytes until there is no room for a page; what a page still has room for is left.
+    fn fill(&mut self, folder: PathBuf, size: usize, milliseconds: u64) -> io::Result<()> {
+        let path = folder.join("filler");
         let mut file = File::create(&path)?;
-        // Until there is no room for a page; what a page still has room for is the services'.
         let page = [0; 4096];
-        for _ in 0..=DISK_SIZE / page.len() {
+        for _ in 0..=size / page.len() {
             if file.write_all(&page).is_err() {
                 break;
             }
         }
         self.undos.push((Instant::now() + Duration::from_millis(milliseconds), Undo::Empty(path)));
-        let name = self.name(service);
-        self.did("disk filled", &format!("{name} for {milliseconds} ms"));
+        Ok(())
+    }
+
+    fn set_clock(&mut self, offset: i64) -> io::Result<()> {
+        if let Some(clock) = &self.clock {
+            clock.set(offset)?;
+            self.did("clock set", &format!("{offset} ms after the machine's"));
+        }
         Ok(())
     }
 

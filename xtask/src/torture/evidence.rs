@@ -45,8 +45,6 @@ pub(crate) struct Gap {
 pub(crate) struct Record {
     /// Where it stands.
     pub(crate) state: State,
-    /// Seconds from its start to its end, where both are known.
-    pub(crate) seconds: f64,
     /// Output that is in no log.
     pub(crate) gaps: Vec<Gap>,
     /// Processes that it couldn't end.
@@ -79,18 +77,17 @@ pub(crate) struct Run {
     pub(crate) begun: bool,
     /// How it said that it would end.
     pub(crate) declared: Option<Exit>,
+    /// Seconds from its begin to the last word of its record, by the machine's clock, which isn't set.
+    pub(crate) seconds: f64,
 }
 
 /// Reads a record's text.
 pub(crate) fn record(text: &[u8]) -> Result<Record, String> {
     let value: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    let time = |value: Option<&Value>| value?.as_str()?.parse::<jiff::Timestamp>().ok();
     let state = value.get("state").ok_or("no state")?;
     let mut left = 0;
-    let mut ended = None;
     let state = if let Some(exited) = state.get("exited") {
         left = exited.get("left").and_then(Value::as_array).map_or(0, Vec::len);
-        ended = time(exited.get("ended_at"));
         State::Exited(exit(exited.get("exit").ok_or("no exit")?)?)
     } else if let Some(failed) = state.get("failed_to_start") {
         State::FailedToStart(failed.to_string())
@@ -101,11 +98,7 @@ pub(crate) fn record(text: &[u8]) -> Result<Record, String> {
         reason: gap.get("reason").and_then(Value::as_str).unwrap_or_default().to_owned(),
         lines: gap.get("lines").and_then(Value::as_u64),
     });
-    let seconds = match (time(value.get("started_at")), ended) {
-        (Some(from), Some(to)) => (to.as_nanosecond() - from.as_nanosecond()) as f64 / 1e9,
-        _ => 0.0,
-    };
-    Ok(Record { state, seconds: seconds.max(0.0), gaps: gaps.collect(), left })
+    Ok(Record { state, gaps: gaps.collect(), left })
 }
 
 fn exit(value: &Value) -> Result<Exit, String> {
@@ -160,7 +153,8 @@ pub(crate) fn runs(state_dir: &Path, truth: &Path, instance: &str) -> io::Result
 /// Reads all that there is about a run.
 pub(crate) fn read(state_dir: &Path, truth: &Path, instance: &str, run: &str) -> io::Result<Run> {
     let mut found = Run { instance: instance.to_owned(), run: run.to_owned(), ..Run::default() };
-    for (rest, bytes) in files(&state_dir.join("instances").join(instance), run)? {
+    let folder = state_dir.join("instances").join(instance);
+    for (rest, bytes) in files(&folder, run)? {
         match rest.as_str() {
             "json" => found.record = Some(record(&bytes)),
             "log" => found.files.push((0, bytes)),
@@ -189,6 +183,11 @@ pub(crate) fn read(state_dir: &Path, truth: &Path, instance: &str, run: &str) ->
             }
         }
     }
+    let written = |path: std::path::PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let begun = written(truth.join(instance).join(format!("{run}.start")));
+    let ended = written(folder.join(format!("{run}.json")));
+    let lived = ended.zip(begun).and_then(|(ended, begun)| ended.duration_since(begun).ok());
+    found.seconds = lived.map_or(0.0, |lived| lived.as_secs_f64());
     Ok(found)
 }
 

@@ -53,6 +53,7 @@ pub(crate) fn prove(
     footprints(deeds, services.len() as u64, report);
     stop(project, report)?;
     disk(project, services, deeds, report)?;
+    merged(project, services, report)?;
     store(project, services, report)?;
     let violations = fs::read_to_string(project.folder.join("violations")).unwrap_or_default();
     report.copies = violations.lines().count();
@@ -232,19 +233,36 @@ fn converge(project: &Project, services: &[Service], report: &mut Report) -> Res
 /// KiB and descriptors.
 type Footprint = (u64, u64);
 
+/// Milliseconds, KiB, descriptors.
+type Sample = (u64, u64, u64);
+
+/// Milliseconds from the first sample to the last.
+fn life(samples: &[Sample]) -> u64 {
+    samples.last().map_or(0, |last| last.0) - samples.first().map_or(0, |first| first.0)
+}
+
+/// Milliseconds that a daemon must have lived to be judged by itself. The commands of the schedule come without pause: one
+/// that lives two seconds holds the connections of a burst from its first moment to its last.
+const JUDGED: u64 = 10_000;
+
 /// No daemon has grown, neither from the first to the last nor any while it lived.
 fn footprints(deeds: &Deeds, services: u64, report: &mut Report) {
-    let mut lives: BTreeMap<i32, Vec<(u64, u64, u64)>> = BTreeMap::new();
-    for (pid, at, memory, open) in &deeds.footprints {
-        lives.entry(*pid).or_default().push((*at, *memory, *open));
+    let mut lives: BTreeMap<(i32, u64), Vec<Sample>> = BTreeMap::new();
+    for (daemon, at, memory, open) in &deeds.footprints {
+        lives.entry(*daemon).or_default().push((*at, *memory, *open));
     }
     // A zygote's death costs a descriptor for each of its keepers.
     let keepers = if deeds.counts.contains_key("zygote killed") { services + 2 } else { 0 };
     let mut pairs: Vec<(String, Footprint, Footprint)> = Vec::new();
-    for (pid, samples) in &lives {
-        if let (Some(first), Some(last)) = (samples.first(), samples.last()) {
-            let life = (last.0 - first.0) / 1000;
-            pairs.push((format!("daemon {pid}, {life} s"), (first.1, first.2), (last.1, last.2)));
+    for ((pid, _), samples) in lives.iter().filter(|(_, samples)| life(samples) >= JUDGED) {
+        // What is held for a moment, under a burst of commands, isn't held for good: the least of the last third counts.
+        let third = samples.get(samples.len() * 2 / 3..).unwrap_or_default();
+        let least = |of: fn(&Sample) -> u64| third.iter().map(of).min();
+        if let (Some(first), Some(memory), Some(open)) =
+            (samples.first(), least(|sample| sample.1), least(|sample| sample.2))
+        {
+            let life = life(samples) / 1000;
+            pairs.push((format!("daemon {pid}, {life} s"), (first.1, first.2), (memory, open)));
         }
     }
     if let Some((first, last)) = report.first_footprint.zip(report.last_footprint) {
@@ -258,18 +276,15 @@ fn footprints(deeds: &Deeds, services: u64, report: &mut Report) {
             ));
         }
     }
-    let longest = lives.values().filter_map(|samples| {
-        let (first, last) = (samples.first()?, samples.last()?);
-        Some((last.0 - first.0, *first, *last))
-    });
-    if let Some((life, first, last)) = longest.max_by_key(|(life, ..)| *life) {
+    if let Some(samples) = lives.values().max_by_key(|samples| life(samples)) {
+        // Over its life, so that it can be told whether it grows or has grown.
+        let at = |tenth: usize| samples.get((samples.len().saturating_sub(1)) * tenth / 10);
+        let over =
+            (0..=10).filter_map(at).map(|(_, memory, open)| format!("{:.1}/{open}", *memory as f64 / 1024.0));
         report.notes.push(format!(
-            "the daemon that lived longest ({} s) went from {} KiB and {} descriptors to {} KiB and {}",
-            life / 1000,
-            first.1,
-            first.2,
-            last.1,
-            last.2
+            "the daemon that lived longest ({} s), MiB/descriptors over its life: {}",
+            life(samples) / 1000,
+            over.collect::<Vec<_>>().join(", ")
         ));
     }
 }
@@ -326,6 +341,7 @@ fn disk(project: &Project, services: &[Service], deeds: &Deeds, report: &mut Rep
                 keeper_killed: deeds.killed_keepers.contains(run),
                 disk_full: deeds.filled.contains(&position),
                 keep_files: service.logs.keep_files,
+                zygotes_killed: deeds.counts.contains_key("zygote killed"),
                 starved: deeds.starved,
                 forgotten: newer >= service.logs.keep_runs,
             };
@@ -336,6 +352,50 @@ fn disk(project: &Project, services: &[Service], deeds: &Deeds, report: &mut Rep
     let log = fs::read_to_string(state.join("daemon.log")).unwrap_or_default();
     let panics = log.lines().filter(|line| line.contains("panicked"));
     report.violations.extend(panics.map(|line| format!("the daemon's log: {line}")));
+    Ok(())
+}
+
+/// Services whose logs are merged: the first of each of these tempers.
+const MERGED: &[Temper] = &[Temper::Stable, Temper::Crashing, Temper::Forking, Temper::Slow, Temper::Probed];
+
+/// `logs` of several services together has the lines of each in the order of its runs and files, whatever the clock was
+/// set to while they were written.
+fn merged(project: &Project, services: &[Service], report: &mut Report) -> Result<(), Failure> {
+    let Some(state) = project.state_dir() else { return Err(Failure::new("the state folder is gone")) };
+    let chosen: Vec<&Service> = MERGED
+        .iter()
+        .filter_map(|temper| services.iter().find(|service| service.temper == *temper))
+        .collect();
+    let mut args = vec!["logs", "-o", "json"];
+    args.extend(chosen.iter().map(|service| service.name.as_str()));
+    let done = project.run(&args).map_err(failed("logs"))?;
+    if done.code != Some(0) {
+        report.violation(format!("`{}` ended with {:?}: {}", args.join(" "), done.code, done.stderr));
+    }
+    let mut shown: BTreeMap<String, Vec<check::Line>> = BTreeMap::new();
+    for line in done.stdout.lines() {
+        let Ok(value) = serde_json::from_str::<Value>(line) else {
+            report.violation(format!("`logs -o json` has a line that is no JSON: {line:?}"));
+            continue;
+        };
+        let text = |key: &str| word(Some(&value), key).to_owned();
+        if check::is_whole(word(Some(&value), "text")) {
+            shown.entry(text("instance")).or_default().push((text("run"), text("stream"), text("text")));
+        }
+    }
+    for service in chosen {
+        let (instance, truth) = (service.instance(), project.folder.join("truth"));
+        let mut lines = Vec::new();
+        for run in evidence::runs(&state, &truth, &instance).map_err(failed("listing runs"))? {
+            let run = evidence::read(&state, &truth, &instance, &run).map_err(failed("reading a run"))?;
+            lines.extend(check::whole_lines(&run));
+        }
+        report.merged += lines.len();
+        let shown = shown.remove(&instance).unwrap_or_default();
+        if let Some(difference) = check::difference(&lines, &shown) {
+            report.violation(format!("merged logs of {instance}: {difference}"));
+        }
+    }
     Ok(())
 }
 

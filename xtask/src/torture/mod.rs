@@ -10,6 +10,7 @@
 
 mod arguments;
 mod check;
+mod clock;
 mod drive;
 mod evidence;
 mod final_proof;
@@ -23,9 +24,11 @@ mod rng;
 mod room;
 mod schedule;
 mod stack;
+mod steps;
 
 use crate::shell::{self, Failure};
 use arguments::Arguments;
+use clock::Clock;
 use drive::Driver;
 use project::{Programs, Project};
 use report::Report;
@@ -63,15 +66,24 @@ pub(crate) fn torture(words: &[String]) -> Result<(), Failure> {
         std::env::temp_dir().join(format!("harness-torture-{}-{}", arguments.seed, std::process::id()));
     fs::create_dir_all(&folder).map_err(failed("the run's folder"))?;
     let programs = programs(&arguments, &folder)?;
+    let clock = if disks { clock(&folder)? } else { None };
     println!(
-        "seed {}, {} s, {}, clock steps left out: no namespace has a wall clock of its own",
+        "seed {}, {} s, {}, {}",
         arguments.seed,
         arguments.seconds,
-        if disks { "small disks" } else { "full disks SKIPPED: no private mount namespace" }
+        if disks { "small disks" } else { "full disks SKIPPED: no private mount namespace" },
+        if clock.is_some() { "a clock that is set" } else { "clock steps SKIPPED" }
     );
     let mut report = Report::new(arguments.seed, arguments.seconds);
     let result = adoption(&folder.join("quiet"), &programs, &mut report)
-        .and_then(|()| attack(&folder.join("stack"), programs, &arguments, disks, &mut report));
+        .and_then(|()| match &clock {
+            Some(clock) => {
+                let project = Project::new(&folder.join("steps"), programs.clone());
+                steps::steps(&project.map_err(failed("a project"))?, clock, &mut report)
+            }
+            None => Ok(()),
+        })
+        .and_then(|()| attack(&folder.join("stack"), programs, &arguments, disks, clock, &mut report));
     if let Err(failure) = result {
         report.violation(format!("the torture itself could not go on: {failure}"));
     }
@@ -87,6 +99,18 @@ pub(crate) fn torture(words: &[String]) -> Result<(), Failure> {
     }
     let again = format!("cargo xtask torture --seconds {} --seed {}", arguments.seconds, arguments.seed);
     Err(Failure::new(format!("{} violations; again with: {again}", report.violations.len())))
+}
+
+/// The wall clock that is set. Where one can't be had this is said, and refused where nothing may be skipped.
+fn clock(folder: &Path) -> Result<Option<Arc<Clock>>, Failure> {
+    match Clock::install(folder) {
+        Ok(clock) => Ok(Some(Arc::new(clock))),
+        Err(failure) if shell::in_ci() => Err(failure),
+        Err(failure) => {
+            println!("no clock that can be set: {failure}");
+            Ok(None)
+        }
+    }
 }
 
 /// Where cargo puts what it builds: this program lies in it.
@@ -160,6 +184,7 @@ fn attack(
     programs: Programs,
     arguments: &Arguments,
     disks: bool,
+    clock: Option<Arc<Clock>>,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let project = Arc::new(Project::new(folder, programs).map_err(failed("a project"))?);
@@ -182,9 +207,12 @@ fn attack(
 
     let schedule = schedule::schedule(arguments.seed, arguments.seconds, &services, &arguments.without);
     println!("{} actions; what is done stands in {}/journal", schedule.len(), project.folder.display());
-    let driver =
-        Driver::new(Arc::clone(&project), Arc::clone(&services), disks).map_err(failed("the journal"))?;
+    let driver = Driver::new(Arc::clone(&project), Arc::clone(&services), disks, clock.clone())
+        .map_err(failed("the journal"))?;
     let (deeds, mut calls) = driver.run(&schedule, arguments.seconds).map_err(failed("the attack"))?;
+    if let Some(clock) = &clock {
+        clock.set(0).map_err(failed("the clock"))?;
+    }
     let proven = final_proof::prove(&project, &services, &deeds, &mut calls, report);
     report.deeds = deeds;
     if disks && (proven.is_err() || !report.is_clean()) {

@@ -25,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) copies: usize,
     /// Commands by exit code.
     pub(crate) codes: Vec<(String, usize)>,
+    /// Lines whose order in merged logs was held against the files.
+    pub(crate) merged: usize,
     /// Orders that had to hold at the end.
     pub(crate) orders: usize,
     /// From a daemon's start to its being ready, with 50 and with 100 services.
@@ -72,6 +74,7 @@ impl Report {
             ("lines found", found.lines),
             ("  rotated out", found.rotated),
             ("  in gap records", found.gaps),
+            ("  in order when merged", self.merged as u64),
             ("lines lost", found.lost),
             ("lines doubled", found.doubled),
             ("copies that met", self.copies as u64),

@@ -6,9 +6,18 @@ use super::project::Project;
 use super::stack::{DISK_SIZE, Service, Temper};
 use crate::shell::{self, Failure};
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// The folder in the state folder that is the disk of the store.
+pub(crate) const STORE_DISK: &str = "store";
+
+/// Bytes of that disk.
+pub(crate) const STORE_SIZE: usize = 32 << 20;
+
+/// The store's file.
+const STORE: &str = "registry.redb";
 
 /// How a private namespace is made: as root, else with a user namespace.
 const WAYS: [&[&str]; 2] = [
@@ -40,7 +49,7 @@ pub(crate) fn enter(words: &[String], arguments: &Arguments) -> Result<Option<Re
     Ok(Some(outcome))
 }
 
-/// Puts the logs of some services on small disks, before anything of them exists.
+/// Puts the logs of some services, and the daemon's store, on small disks, before anything of them exists.
 ///
 /// # Errors
 /// When the project doesn't start, or nothing can be mounted.
@@ -52,12 +61,21 @@ pub(crate) fn mount_disks(project: &Project, services: &[Service]) -> Result<(),
         return Err(Failure::new(format!("the project doesn't start and stop: {start:?} {stop:?}")));
     };
     for service in services.iter().filter(|service| service.temper == Temper::Disk) {
-        let folder = state.join("instances").join(service.instance());
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed("a log folder"))?;
-        let options = format!("size={DISK_SIZE},mode=0700");
-        let target = folder.display().to_string();
-        shell::output(&project.folder, "mount", &["-t", "tmpfs", "-o", &options, "torture", &target])?;
+        mount(project, &state.join("instances").join(service.instance()), DISK_SIZE)?;
     }
+    let disk = state.join(STORE_DISK);
+    mount(project, &disk, STORE_SIZE)?;
+    fs::copy(state.join(STORE), disk.join(STORE)).map_err(failed("moving the store"))?;
+    fs::remove_file(state.join(STORE)).map_err(failed("moving the store"))?;
+    symlink(Path::new(STORE_DISK).join(STORE), state.join(STORE)).map_err(failed("moving the store"))
+}
+
+/// Mounts a disk of so many bytes.
+fn mount(project: &Project, folder: &Path, size: usize) -> Result<(), Failure> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("a disk's folder"))?;
+    let options = format!("size={size},mode=0700");
+    let target = folder.display().to_string();
+    shell::output(&project.folder, "mount", &["-t", "tmpfs", "-o", &options, "torture", &target])?;
     Ok(())
 }
 
@@ -69,10 +87,12 @@ pub(crate) fn keep(project: &Project, services: &[Service]) {
         // What can't be kept is missed by whoever reads it, not by the verdict.
         let _ = Command::new("cp").arg("-r").arg(from).arg(&project.folder).status();
     }
+    let _ = Command::new("cp").arg("-r").arg(state.join(STORE_DISK)).arg(&project.folder).status();
 }
 
 /// Takes the small disks below `folder` away again.
 pub(crate) fn leave(folder: &Path) {
+    super::clock::remove();
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let mounted =
         table.lines().filter_map(|line| line.strip_prefix("torture ")?.split(' ').next().map(PathBuf::from));

@@ -39,6 +39,10 @@ pub(crate) enum Attack {
     Starve(u64),
     /// A full disk for the log of a service, for so many milliseconds.
     FillDisk(usize, u64),
+    /// The wall clock set to so many milliseconds after the machine's.
+    SetClock(i64),
+    /// A full disk for the daemon's store, for so many milliseconds.
+    FillStore(u64),
 }
 
 /// A command line.
@@ -76,6 +80,8 @@ pub(crate) const GROUPS: &[(&str, u64)] = &[
     ("starve", 9_000),
     ("disk", 6_000),
     ("all", 25_000),
+    ("clock", 2_500),
+    ("store", 16_000),
 ];
 
 /// The schedule of `seconds` seconds with this seed. Leaving out a group changes nothing of the others.
@@ -128,6 +134,8 @@ fn attacks(group: &str, rng: &mut Rng, services: &[Service], at: u64) -> Vec<Act
             let first = services.iter().position(|service| service.temper == Temper::Disk).unwrap_or(0);
             Attack::FillDisk(first + rng.below(DISKS), rng.between(500, 3_000))
         }
+        "clock" => Attack::SetClock(offset(rng)),
+        "store" => Attack::FillStore(rng.between(500, 4_000)),
         _ => {
             let again = Action {
                 at: at + rng.between(0, 1_500),
@@ -137,6 +145,13 @@ fn attacks(group: &str, rng: &mut Rng, services: &[Service], at: u64) -> Vec<Act
         }
     };
     vec![Action { at, attack }]
+}
+
+/// What the clock is set to: right, a little wrong as ntpd finds it, or wrong by as much as machines without a battery.
+fn offset(rng: &mut Rng) -> i64 {
+    let most = [0, 1_000, 120_000, 5 * 3_600_000, 60 * 86_400_000].get(rng.below(5)).copied().unwrap_or(0);
+    let size = i64::try_from(rng.between(0, most)).unwrap_or(0);
+    if rng.chance(50) { size } else { -size }
 }
 
 fn call(rng: &mut Rng, same: Option<usize>, count: usize) -> Call {
@@ -184,6 +199,9 @@ mod tests {
         assert!(count(|attack| matches!(attack, Attack::Edit(_) | Attack::Extra)) >= 8);
         assert!(count(|attack| matches!(attack, Attack::Starve(_))) >= 3);
         assert!(count(|attack| matches!(attack, Attack::FillDisk(..))) >= 5);
+        assert!(count(|attack| matches!(attack, Attack::SetClock(offset) if *offset < 0)) >= 3);
+        assert!(count(|attack| matches!(attack, Attack::SetClock(offset) if *offset > 0)) >= 3);
+        assert!(count(|attack| matches!(attack, Attack::FillStore(_))) >= 2);
     }
 
     #[test]

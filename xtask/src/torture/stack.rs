@@ -202,6 +202,19 @@ pub(crate) fn quiet_yaml(count: usize, temper: &Path, folder: &Path) -> String {
     text
 }
 
+/// The text of a stack with a service that dies at once again and again, and one that is checked again and again. Both
+/// write down the time since boot at which they do.
+pub(crate) fn pausing_yaml(temper: &Path, folder: &Path) -> String {
+    let (program, folder, pause) = (temper.display(), folder.display(), super::steps::PAUSE);
+    format!(
+        "version: \"1.0\"\nname: pausing\nservices:\n  deaths:\n    type: process\n    \
+         command: [\"{program}\", note, \"{folder}/deaths\", \"1\"]\n    \
+         restart: {{policy: always, backoff: {{initial: {pause}ms, max: {pause}ms}}, reset_after: 1h}}\n  checks:\n    \
+         type: process\n    command: [\"{program}\", quiet]\n    env: {{TORTURE_DIR: \"{folder}\"}}\n    \
+         health_check: {{command: [\"{program}\", note, \"{folder}/checks\", \"0\"], interval: {pause}ms, timeout: 2s}}\n"
+    )
+}
+
 /// `chosen` and all that they need, directly or through others.
 pub(crate) fn with_needs(services: &[Service], chosen: &[usize]) -> Vec<usize> {
     closure(chosen, |at| services.get(at).map(|service| service.needs.clone()).unwrap_or_default())

@@ -18,15 +18,22 @@ fn run(written: u64, lines: impl IntoIterator<Item = u64>) -> Run {
         writers: [("o".to_owned(), Progress { attempted: written, written })].into(),
         begun: true,
         declared: Some(Exit::Code(3)),
+        seconds: 1.0,
     }
 }
 
 fn record(state: State) -> Record {
-    Record { state, seconds: 1.0, gaps: Vec::new(), left: 0 }
+    Record { state, gaps: Vec::new(), left: 0 }
 }
 
-const CALM: Circumstances =
-    Circumstances { keeper_killed: false, disk_full: false, keep_files: 2, starved: false, forgotten: false };
+const CALM: Circumstances = Circumstances {
+    keeper_killed: false,
+    disk_full: false,
+    keep_files: 2,
+    zygotes_killed: false,
+    starved: false,
+    forgotten: false,
+};
 
 fn with_gap(mut run: Run, reason: &str, lines: Option<u64>) -> Run {
     if let Some(Ok(record)) = &mut run.record {
@@ -154,4 +161,23 @@ fn parts_make_a_line_and_a_cut_one_is_allowed_only_at_the_end() {
     };
     assert_eq!(cut(1).violations, Vec::<String>::new());
     assert_eq!(cut(2).lost, 1);
+}
+
+#[test]
+fn lines_that_a_merge_swaps_or_leaves_out_are_found() {
+    let files = vec![
+        (1, b"2026-11-23T10:00:00.000000001Z stdout P T o 1 3 b\n2026-11-23T10:00:00.000000001Z stderr F T e 1 1 b\n".to_vec()),
+        (0, b"2026-11-23T10:00:00.000000001Z stdout F cd\n2026-11-23T10:00:00.000000002Z stdout F T o 2 1 c\nhalf".to_vec()),
+    ];
+    let run = Run { run: "r".into(), files, ..Run::default() };
+    let lines = whole_lines(&run);
+    let texts: Vec<&str> = lines.iter().map(|(_, _, text)| text.as_str()).collect();
+    assert_eq!(texts, ["T e 1 1 b", "T o 1 3 bcd", "T o 2 1 c"]);
+    assert_eq!(difference(&lines, &lines), None);
+    let mut swapped = lines.clone();
+    swapped.swap(0, 1);
+    assert!(difference(&lines, &swapped).is_some_and(|text| text.contains("at 0")));
+    assert!(
+        difference(&lines, &lines[..2]).is_some_and(|text| text.contains("3 lines in the files, 2 shown"))
+    );
 }
