@@ -6,6 +6,7 @@
 
 mod allocate;
 mod container;
+pub mod plane;
 mod resolve;
 mod sites;
 
