@@ -3,8 +3,10 @@
 //! Everything about the *state* of instances travels as registry entries and events (`registry.list`,
 //! `events.subscribe`), so a client that starts something watches the registry to see what becomes of it.
 
+pub mod network;
 pub mod node;
 pub mod package;
+pub mod plane;
 
 use indexmap::IndexMap;
 use orchestrator::model::{InstanceName, Node, ServiceName, Stack};

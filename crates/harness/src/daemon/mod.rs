@@ -10,11 +10,13 @@ mod lock;
 mod methods;
 mod nodes;
 mod packages;
+mod planes;
 mod secrets;
 mod uploads;
 
 #[cfg(test)]
 pub(crate) use methods::METHODS;
+pub(crate) use planes::{FOLDER as PLANE_FOLDER, end as end_plane};
 
 use crate::connect::SOCKET;
 use access::Access;
