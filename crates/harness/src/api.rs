@@ -69,6 +69,8 @@ pub mod code {
         /// Files can't be brought to their places; the message says why. With `data.again` the same again may help: something
         /// was damaged, or changed meanwhile.
         FILES = -32041;
+        /// The data plane can't be started, or doesn't answer.
+        PLANE = -32042;
     }
 }
 
