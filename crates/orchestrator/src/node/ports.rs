@@ -1,12 +1,16 @@
 //! Which TCP ports of this machine are listened on, and by whom.
 
+use crate::network::slot_of;
 use std::collections::HashSet;
 use std::fs;
+use std::net::Ipv4Addr;
 
 /// The ports that something listens on, at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Listeners {
     ports: HashSet<u16>,
+    /// Those /24 of the range for virtual addresses in which something listens.
+    slots: HashSet<u16>,
 }
 
 /// State "LISTEN" in `/proc/net/tcp` (linux/include/net/tcp_states.h).
@@ -15,13 +19,19 @@ const LISTEN: &str = "0A";
 impl Listeners {
     /// Reads them. What can't be read counts as empty: the answer only makes messages better and choices luckier.
     pub fn read() -> Self {
-        let mut ports = HashSet::new();
+        let mut found = Self::default();
         for line in lines() {
             if let Some((port, _)) = parse(&line) {
-                ports.insert(port);
+                found.ports.insert(port);
+                found.slots.extend(ipv4(&line).and_then(slot_of));
             }
         }
-        Self { ports }
+        found
+    }
+
+    /// Whether something listens at any address of that /24 of the range for virtual addresses.
+    pub fn has_slot(&self, slot: u16) -> bool {
+        self.slots.contains(&slot)
     }
 
     /// Whether something listens on `port`.
@@ -46,6 +56,13 @@ fn parse(line: &str) -> Option<(u16, u64)> {
     let port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
     let inode = fields.nth(5)?.parse().ok()?;
     Some((port, inode))
+}
+
+/// The local address of a line of `/proc/net/tcp`: eight hex digits, in the machine's byte order.
+fn ipv4(line: &str) -> Option<Ipv4Addr> {
+    let (address, _) = line.split_ascii_whitespace().nth(1)?.split_once(':')?;
+    let address = u32::from_str_radix(address, 16).ok().filter(|_| address.len() == 8)?;
+    Some(Ipv4Addr::from(address.to_ne_bytes()))
 }
 
 /// Who listens on `port`: `python3 (pid 123)`. `None` where nobody does or it can't be seen.
@@ -83,6 +100,10 @@ mod tests {
         assert_eq!(parse(line), Some((8080, 4711)));
         assert_eq!(parse(&line.replace(" 0A ", " 01 ")), None);
         assert_eq!(parse("junk"), None);
+        if cfg!(target_endian = "little") {
+            assert_eq!(ipv4(line), Some(Ipv4Addr::LOCALHOST));
+        }
+        assert_eq!(ipv4(&line.replace("0100007F", "00000000000000000000000000000000")), None);
     }
 
     #[test]
@@ -93,5 +114,9 @@ mod tests {
         assert!(holder(port).unwrap().ends_with(&format!("(pid {})", std::process::id())));
         drop(listener);
         assert!(!Listeners::read().contains(port));
+        let inside = Ipv4Addr::new(127, 127, 254, 77);
+        let listener = std::net::TcpListener::bind((inside, 0)).unwrap();
+        assert!(Listeners::read().has_slot(slot_of(inside).unwrap()));
+        drop(listener);
     }
 }
