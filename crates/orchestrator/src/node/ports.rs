@@ -1,5 +1,6 @@
 //! Which TCP ports of this machine are listened on, and by whom.
 
+use crate::network::slot_of;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 #[derive(Clone, Debug, Default)]
 pub struct Listeners {
     ports: HashSet<u16>,
+    /// Those /24 of the range for virtual addresses in which something listens.
+    slots: HashSet<u16>,
 }
 
 /// State "LISTEN" in `/proc/net/tcp` (linux/include/net/tcp_states.h).
@@ -16,13 +19,21 @@ const LISTEN: &str = "0A";
 impl Listeners {
     /// Reads them. What can't be read counts as empty: the answer only makes messages better and choices luckier.
     pub fn read() -> Self {
-        let mut ports = HashSet::new();
+        let mut found = Self::default();
         for line in lines() {
             if let Some((port, _)) = parse(&line) {
-                ports.insert(port);
+                found.ports.insert(port);
+                if let Some(SocketAddr::V4(address)) = address(&line) {
+                    found.slots.extend(slot_of(*address.ip()));
+                }
             }
         }
-        Self { ports }
+        found
+    }
+
+    /// Whether something listens at any address of that /24 of the range for virtual addresses.
+    pub fn has_slot(&self, slot: u16) -> bool {
+        self.slots.contains(&slot)
     }
 
     /// Whether something listens on `port`.
@@ -145,5 +156,9 @@ mod tests {
         assert_eq!(own, holder(port).as_deref());
         drop(listener);
         assert!(!Listeners::read().contains(port));
+        let inside = Ipv4Addr::new(127, 127, 254, 77);
+        let listener = std::net::TcpListener::bind((inside, 0)).unwrap();
+        assert!(Listeners::read().has_slot(slot_of(inside).unwrap()));
+        drop(listener);
     }
 }
