@@ -62,7 +62,26 @@ fn parse(line: &str) -> Option<(u16, u64)> {
 
 /// Who listens on `port`: `python3 (pid 123)`. `None` where nobody does or it can't be seen.
 pub fn holder(port: u16) -> Option<String> {
-    let inode = lines().iter().filter_map(|line| parse(line)).find(|(found, _)| *found == port)?.1;
+    owner(lines().iter().filter_map(|line| parse(line)).find(|(found, _)| *found == port)?.1)
+}
+
+/// Who stands in the way of listening at `wanted`: has its port there or on every address. `None` where nobody does or
+/// it can't be seen.
+pub fn holder_at(wanted: SocketAddr) -> Option<String> {
+    let lines = lines();
+    let same_port: Vec<(u64, IpAddr)> = lines
+        .iter()
+        .filter_map(|line| Some((parse(line)?.1, address(line)?)))
+        .filter(|(_, address)| address.port() == wanted.port())
+        .map(|(inode, address)| (inode, address.ip()))
+        .collect();
+    let there = same_port.iter().find(|(_, ip)| *ip == wanted.ip());
+    let everywhere = || same_port.iter().find(|(_, ip)| ip.is_unspecified());
+    owner(there.or_else(everywhere)?.0)
+}
+
+/// The process with that socket: `python3 (pid 123)`.
+fn owner(inode: u64) -> Option<String> {
     let wanted = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -143,6 +162,18 @@ mod tests {
         let six = "   1: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A";
         assert_eq!(address(six), "[::1]:22".parse().ok());
         assert_eq!((address("junk"), address("0: 00:1 x")), (None, None));
+    }
+
+    #[test]
+    fn who_has_the_same_port_elsewhere_is_not_in_the_way() {
+        let here = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let address = here.local_addr().unwrap();
+        assert!(holder_at(address).unwrap().ends_with(&format!("(pid {})", std::process::id())));
+        assert_eq!(holder_at(SocketAddr::new("127.0.0.3".parse().unwrap(), address.port())), None);
+        drop(here);
+        let everywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = everywhere.local_addr().unwrap().port();
+        assert!(holder_at(SocketAddr::new("127.0.0.3".parse().unwrap(), port)).is_some());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::node::{Listeners, Planes};
 use crate::plan::WishGoal;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
+use indexmap::IndexMap;
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -207,7 +208,9 @@ impl Supervisor {
         for table in tables.values_mut() {
             table.version = self.net.version();
         }
-        self.net.planes.serve(tables);
+        let none = IndexMap::new();
+        let nodes = self.world.stack.as_ref().map_or(&none, |stack| &stack.nodes);
+        self.net.planes.serve(tables, nodes);
     }
 
     /// What is wanted and seen, as far as tables depend on it, as a number.
