@@ -5,7 +5,7 @@
 //! told the last tables.
 
 use crate::error::chain;
-use crate::node::there::There;
+use crate::node::There;
 use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use command_executor::executor::Executor;
@@ -214,11 +214,11 @@ impl Inner {
             teller.serve(&table).await.map_err(failed)?;
             loop {
                 let rung = async { self.bell.1.recv().await.map_or(Heard::End, |()| Heard::Bell) };
-                let told = async { reports.next().await.map_or(Heard::Gone, Heard::Report) };
+                let told = async { reports.next().await.map_or(Heard::Gone, |report| Heard::Report(Box::new(report))) };
                 match rung.or(told).await {
                     Heard::Bell => break,
                     Heard::Report(report) => {
-                        let report = report.map_err(failed)?;
+                        let report = (*report).map_err(failed)?;
                         let event = Event::Planes([(report.node.clone(), report)].into());
                         if self.events.send(event).await.is_err() {
                             return Ok(());
@@ -284,7 +284,7 @@ enum Heard {
     /// Something new is wanted.
     Bell,
     /// The plane has told of itself.
-    Report(Result<Report, ClientError>),
+    Report(Box<Result<Report, ClientError>>),
     /// The plane is gone.
     Gone,
     /// The daemon ends; the plane goes on.

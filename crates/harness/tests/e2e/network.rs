@@ -20,8 +20,8 @@ fn ask(address: SocketAddr) -> std::io::Result<String> {
 fn stack() -> Project {
     Project::new(&format!(
         "services:
-  web: {{command: {SERVER}, replicas: 3, ports: [{{name: tcp, port: auto}}], health_check: {{tcp: '${{self.port}}', interval: 1s}}}}
-  client: {{command: [sh, -c, 'echo $WEB_ADDR; exec sleep 1000'], dependencies: [web]}}
+  web: {{type: process, command: {SERVER}, replicas: 3, ports: [{{name: tcp, port: auto}}], health_check: {{tcp: '${{self.port}}', interval: 1s}}}}
+  client: {{type: process, command: [sh, -c, 'echo $WEB_ADDR; exec sleep 1000'], dependencies: [web]}}
 "
     ))
 }
@@ -79,8 +79,8 @@ fn programs(project: &Project) -> Vec<u32> {
 fn a_stack_that_needs_no_data_plane_has_none() {
     let project = Project::new(
         "services:
-  db: {command: [sleep, '1000'], ports: [18941]}
-  web: {command: [sh, -c, 'echo $DB_ADDR; exec sleep 1000'], dependencies: [db]}
+  db: {type: process, command: [sleep, '1000'], ports: [18941]}
+  web: {type: process, command: [sh, -c, 'echo $DB_ADDR; exec sleep 1000'], dependencies: [db]}
 ",
     );
     project.ok(&["start"]);

@@ -137,17 +137,12 @@ async fn carry(near: TcpStream, goal: &Goal) -> Result<(), String> {
 /// Copies in both directions until both have ended. How a connection ends is its peers' business.
 async fn join(near: impl AsyncRead + AsyncWrite + Unpin, far: impl AsyncRead + AsyncWrite + Unpin) {
     let ((near_in, near_out), (far_in, far_out)) = (futures_lite::io::split(near), futures_lite::io::split(far));
-    let copy = async |from, mut to| {
-        let _ = futures_lite::io::copy(from, &mut to).await;
-        let _ = to.close().await;
-    };
-    let up = copy(near_in, far_out);
-    let down = async {
-        let mut near_out = near_out;
-        let _ = futures_lite::io::copy(far_in, &mut near_out).await;
-        let _ = near_out.close().await;
-    };
-    futures_lite::future::zip(up, down).await;
+    futures_lite::future::zip(copy(near_in, far_out), copy(far_in, near_out)).await;
+}
+
+async fn copy(from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    let _ = futures_lite::io::copy(from, &mut to).await;
+    let _ = to.close().await;
 }
 
 /// Where connections to the service go, and the port that it has for others.

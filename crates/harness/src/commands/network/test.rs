@@ -7,7 +7,7 @@ use crate::connect;
 use crate::daemon::PLANE_FOLDER;
 use crate::error::{CommandError, chain};
 use crate::exit::Exit;
-use crate::node::there::There;
+use crate::node::There;
 use crate::project::Project;
 use crate::ui::style::{self, paint};
 use crate::ui::suggest;

@@ -53,6 +53,7 @@ fn a_process_a_container_and_both_on_other_machines_reach_each_other() {
   two: {{host: {two}, user: app}}
 services:
   a:
+    type: process
     command: {CHAIN}
     ports: [auto]
     env: {{NEXT: "${{b.ip}}:${{b.port}}"}}
@@ -60,7 +61,7 @@ services:
     type: docker
     image: BB
     init: true
-    command: [sh, -c, "exec nc -lk -p 9000 -e sh -c 'printf \"b-1>\"; nc ${{c.ip}} ${{c.port}}'"]
+    command: [sh, -c, "exec nc -ll -p 9000 -e sh -c 'printf \"b-1>\"; nc ${{c.ip}} ${{c.port}}'"]
     ports: ["auto:9000"]
   c:
     type: remote
@@ -73,7 +74,7 @@ services:
     host: two
     image: BB
     init: true
-    command: [sh, -c, "exec nc -lk -p 9000 -e echo d-1"]
+    command: [sh, -c, "exec nc -ll -p 9000 -e echo d-1"]
     ports: ["auto:9000"]
   back:
     type: remote
