@@ -293,7 +293,7 @@ impl Shared {
             return None;
         }
         let _turn = self.making_network.lock().await;
-        let known = self.ask_plain(Command::Network).await.ok().flatten();
+        let known = self.ask_plain(Command::ContainerNetwork).await.ok().flatten();
         match container_network(&self.about.project, known.as_ref()).await {
             Ok(network) => Some(network),
             Err(error) => {

@@ -25,7 +25,7 @@ use futures_lite::StreamExt;
 use host::Host;
 use lock::{Lock, LockError};
 use orchestrator::network::PortRange;
-use orchestrator::node::{Engine, NodeError, Project, ephemeral_first};
+use orchestrator::node::{Engine, NoPlanes, NodeError, Project, ephemeral_first};
 use orchestrator::supervisor::{self, AdoptError, Command, Event, Options, Supervisor};
 use service_registry::access::TokenError;
 use service_registry::registry::{Registry, RegistryError};
@@ -162,6 +162,7 @@ async fn daemon(
     let options = Options {
         registry: registry.clone(),
         engine,
+        planes: Arc::new(NoPlanes),
         clock: host::clock(),
         ports: PortRange::below_ephemeral(ephemeral_first()),
         seed: seed(&project_id),
