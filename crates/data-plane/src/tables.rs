@@ -7,7 +7,7 @@ use crate::plane::{Plane, lock};
 use orchestrator::network::plane::{self, FORMAT, Table};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -199,7 +199,7 @@ async fn cannot(address: SocketAddr, error: io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             // Reads the descriptors of all processes that may be looked at.
-            let holder = tokio::task::spawn_blocking(move || orchestrator::node::holder_at(address)).await;
+            let holder = tokio::task::spawn_blocking(move || holder(address)).await;
             match holder.ok().flatten() {
                 Some(holder) => format!("in use by {holder}"),
                 None => "in use by a process that can't be seen".to_owned(),
@@ -211,4 +211,14 @@ async fn cannot(address: SocketAddr, error: io::Error) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+/// Who has that port there, or on every address: `redis (pid 812)`.
+fn holder(address: SocketAddr) -> Option<String> {
+    let mut listening = orchestrator::node::listening();
+    let everywhere: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let holder = listening
+        .remove(&address)
+        .or_else(|| everywhere.iter().find_map(|ip| listening.remove(&SocketAddr::new(*ip, address.port()))));
+    holder.flatten()
 }
