@@ -125,6 +125,8 @@ fn one_graph_over_machines_of_every_kind() {
             r#"nodes:
   one: {{host: {a}, user: app, labels: {{disk: ssd}}}}
   two: {{host: {b}, user: app, sudo: true, labels: {{disk: ssd}}}}
+networks:
+  lan: {{type: lan}}
 services:
   db:
     type: docker
@@ -132,6 +134,7 @@ services:
     host: one
     command: [sh, -c, "mkdir /www; echo content > /www/index.html; exec httpd -f -p 80 -h /www"]
     init: true
+    network: lan
     ports: ["0.0.0.0:8080:80"]
     health_check: {{http: "http://127.0.0.1:8080/index.html", interval: 1s}}
   beat: {{type: systemd, unit: beat.service, host: two}}
