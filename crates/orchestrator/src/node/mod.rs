@@ -21,7 +21,7 @@ pub use hosted::docker::{EngineError, NetworkError, PROJECT_LABEL, container_net
 pub use hosted::{Ended, HOSTED_VERSION, HostedRecord, LogSource};
 pub use install::{Installed, Installer};
 pub use planes::{NoPlanes, Planes};
-pub use ports::{Listeners, ephemeral_first, holder, holder_at, listening};
+pub use ports::{Listeners, ephemeral_first, holder, listening};
 pub use secrets::{SecretError, evaluate as evaluate_secrets};
 
 use crate::health::Verdict;

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 #[derive(Clone, Debug, Default)]
 pub struct Listeners {
     ports: HashSet<u16>,
+    /// Those of them at other addresses than virtual ones.
+    own: HashSet<u16>,
     /// Those /24 of the range for virtual addresses in which something listens.
     slots: HashSet<u16>,
 }
@@ -23,8 +25,9 @@ impl Listeners {
         for line in lines() {
             if let Some((port, _)) = parse(&line) {
                 found.ports.insert(port);
-                if let Some(SocketAddr::V4(address)) = address(&line) {
-                    found.slots.extend(slot_of(*address.ip()));
+                match slot(&line) {
+                    Some(slot) => drop(found.slots.insert(slot)),
+                    None => drop(found.own.insert(port)),
                 }
             }
         }
@@ -34,6 +37,11 @@ impl Listeners {
     /// Whether something listens at any address of that /24 of the range for virtual addresses.
     pub fn has_slot(&self, slot: u16) -> bool {
         self.slots.contains(&slot)
+    }
+
+    /// Whether something listens on `port` that isn't at a virtual address: a service at 127.0.0.1 doesn't meet that.
+    pub fn meets(&self, port: u16) -> bool {
+        self.own.contains(&port)
     }
 
     /// Whether something listens on `port`.
@@ -60,28 +68,19 @@ fn parse(line: &str) -> Option<(u16, u64)> {
     Some((port, inode))
 }
 
-/// Who listens on `port`: `python3 (pid 123)`. `None` where nobody does or it can't be seen.
+/// The /24 of the range for virtual addresses that a socket's line is about.
+fn slot(line: &str) -> Option<u16> {
+    match address(line)?.ip() {
+        IpAddr::V4(address) => slot_of(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// Who listens on `port`, other than at a virtual address: `python3 (pid 123)`. `None` where nobody does or it can't be seen.
 pub fn holder(port: u16) -> Option<String> {
-    owner(lines().iter().filter_map(|line| parse(line)).find(|(found, _)| *found == port)?.1)
-}
-
-/// Who stands in the way of listening at `wanted`: has its port there or on every address. `None` where nobody does or
-/// it can't be seen.
-pub fn holder_at(wanted: SocketAddr) -> Option<String> {
     let lines = lines();
-    let same_port: Vec<(u64, IpAddr)> = lines
-        .iter()
-        .filter_map(|line| Some((parse(line)?.1, address(line)?)))
-        .filter(|(_, address)| address.port() == wanted.port())
-        .map(|(inode, address)| (inode, address.ip()))
-        .collect();
-    let there = same_port.iter().find(|(_, ip)| *ip == wanted.ip());
-    let everywhere = || same_port.iter().find(|(_, ip)| ip.is_unspecified());
-    owner(there.or_else(everywhere)?.0)
-}
-
-/// The process with that socket: `python3 (pid 123)`.
-fn owner(inode: u64) -> Option<String> {
+    let own = lines.iter().filter(|line| slot(line).is_none());
+    let inode = own.filter_map(|line| parse(line)).find(|(found, _)| *found == port)?.1;
     let wanted = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -159,21 +158,10 @@ mod tests {
         assert_eq!(parse(&line.replace(" 0A ", " 01 ")), None);
         assert_eq!(parse("junk"), None);
         assert_eq!(address(line), "127.0.0.1:8080".parse().ok());
+        assert_eq!((slot(line), slot(&line.replace("0100007F", "0701407F"))), (None, Some(1)));
         let six = "   1: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A";
         assert_eq!(address(six), "[::1]:22".parse().ok());
         assert_eq!((address("junk"), address("0: 00:1 x")), (None, None));
-    }
-
-    #[test]
-    fn who_has_the_same_port_elsewhere_is_not_in_the_way() {
-        let here = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
-        let address = here.local_addr().unwrap();
-        assert!(holder_at(address).unwrap().ends_with(&format!("(pid {})", std::process::id())));
-        assert_eq!(holder_at(SocketAddr::new("127.0.0.3".parse().unwrap(), address.port())), None);
-        drop(here);
-        let everywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = everywhere.local_addr().unwrap().port();
-        assert!(holder_at(SocketAddr::new("127.0.0.3".parse().unwrap(), port)).is_some());
     }
 
     #[test]
@@ -189,7 +177,7 @@ mod tests {
         assert!(!Listeners::read().contains(port));
         let inside = Ipv4Addr::new(127, 127, 254, 77);
         let listener = std::net::TcpListener::bind((inside, 0)).unwrap();
-        assert!(Listeners::read().has_slot(slot_of(inside).unwrap()));
-        drop(listener);
+        let port = listener.local_addr().unwrap().port();
+        assert!(Listeners::read().has_slot(slot_of(inside).unwrap()) && Listeners::read().contains(port));
     }
 }
