@@ -6,8 +6,8 @@ mod show;
 mod test;
 
 use super::{Context, examples, load};
-use crate::api::{self, StatusResult};
 use crate::api::network::{SHOW, ShowResult};
+use crate::api::{self, StatusResult};
 use crate::connect;
 use crate::error::CommandError;
 use crate::exit::Exit;
@@ -80,7 +80,8 @@ fn known(project: &Project) -> Result<Option<(NetworkStatus, Vec<Entry>)>, Comma
 /// The same where it must be known.
 fn live(project: &Project) -> Result<(NetworkStatus, Vec<Entry>), CommandError> {
     known(project)?.ok_or_else(|| {
-        CommandError::new(Exit::GENERAL, "nothing is running, so nothing is reached").hint("`harness start` starts it")
+        CommandError::new(Exit::GENERAL, "nothing is running, so nothing is reached")
+            .hint("`harness start` starts it")
     })
 }
 
@@ -122,7 +123,8 @@ fn list(context: &Context, project: &Project) -> Result<Exit, CommandError> {
 
 fn listed(stack: &Stack) -> Vec<Listed<'_>> {
     let members = |name: &str| {
-        let nodes = stack.nodes.iter().filter(move |(_, node)| node.networks.iter().any(|other| other == name));
+        let nodes =
+            stack.nodes.iter().filter(move |(_, node)| node.networks.iter().any(|other| other == name));
         nodes.map(|(name, _)| name.as_str()).collect()
     };
     let services = |name: Option<&str>, kind: NetworkKind| {

@@ -87,7 +87,13 @@ pub(crate) const METHODS: &[MethodInfo] = &[
 const CONFIG: (&str, &str) = ("daemon", "config");
 
 impl StackMethods {
-    pub(super) fn new(events: Sender<Event>, registry: Registry, about: About, access: Arc<Access>, planes: DataPlanes) -> Self {
+    pub(super) fn new(
+        events: Sender<Event>,
+        registry: Registry,
+        about: About,
+        access: Arc<Access>,
+        planes: DataPlanes,
+    ) -> Self {
         let config =
             registry.kv_get(CONFIG.0, CONFIG.1).and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let uploads = Arc::new(Uploads::new(&about.project.state));

@@ -26,10 +26,10 @@ use command_executor::keeper::{KeeperError, KeeperOptions, Keepers};
 use futures_lite::StreamExt;
 use host::Host;
 use lock::{Lock, LockError};
-use planes::DataPlanes;
 use orchestrator::network::PortRange;
 use orchestrator::node::{Engine, NodeError, Project, ephemeral_first};
 use orchestrator::supervisor::{self, AdoptError, Command, Event, Options, Supervisor};
+use planes::DataPlanes;
 use service_registry::access::TokenError;
 use service_registry::registry::{Registry, RegistryError};
 use service_registry::server::{Limits, ListenError, ServeError, Server, UnixListener};
@@ -180,7 +180,8 @@ async fn daemon(
     let listener = UnixListener::bind(&state_dir.join(SOCKET))?;
     let about = methods::About { project, started_at: lock.since() };
     let access = Arc::new(Access::new(registry.clone(), state_dir.to_owned(), spawner.clone())?);
-    let methods = methods::StackMethods::new(events.clone(), registry.clone(), about, Arc::clone(&access), planes);
+    let methods =
+        methods::StackMethods::new(events.clone(), registry.clone(), about, Arc::clone(&access), planes);
     let server = Server::new(
         registry.clone(),
         Arc::new(methods),

@@ -20,7 +20,7 @@ use orchestrator::model::Node;
 use orchestrator::network::plane::{Report, Table};
 use orchestrator::node::{Planes, Spawner};
 use orchestrator::supervisor::Event;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,7 +49,16 @@ const END_THERE: Duration = Duration::from_secs(10);
 
 /// What a plane inherits: what ssh needs to find keys, and where programs are.
 const INHERITED: [&str; 11] = [
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "SSH_AUTH_SOCK", "XDG_STATE_HOME",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "SSH_AUTH_SOCK",
+    "XDG_STATE_HOME",
     "HARNESS_LOG_LEVEL",
 ];
 
@@ -97,6 +106,8 @@ struct Inner {
 struct Wanted {
     tables: BTreeMap<String, Table>,
     nodes: IndexMap<String, Node>,
+    /// The other nodes whose planes were told something.
+    there: BTreeSet<String>,
     /// Whether there is a task that follows this.
     followed: bool,
 }
@@ -134,15 +145,15 @@ impl Inner {
         self.clear().await;
         let program = std::env::current_exe().map_err(PlaneError::Program)?;
         let words = ["daemon", "plane", "run", "--folder"].map(std::ffi::OsStr::new);
-        let argv = std::iter::once(program.as_os_str())
-            .chain(words)
-            .chain([folder.as_os_str(), "--node".as_ref(), node.as_ref()]);
+        let argv = std::iter::once(program.as_os_str()).chain(words).chain([
+            folder.as_os_str(),
+            "--node".as_ref(),
+            node.as_ref(),
+        ]);
         let mut spec = RunSpec::new(INSTANCE, argv.map(OsString::from).collect(), self.keepers.state());
         spec.run = self.keepers.name_run();
-        spec.env = INHERITED
-            .iter()
-            .filter_map(|name| Some(((*name).into(), std::env::var_os(name)?)))
-            .collect();
+        spec.env =
+            INHERITED.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?))).collect();
         spec.logs = LogLimits { max_size: 1 << 20, keep_files: 1, keep_runs: 3 };
         spec.stop_timeout = END;
         let log = self.keepers.state().join("instances").join(INSTANCE).join(format!("{}.log", spec.run));
@@ -159,7 +170,8 @@ impl Inner {
             found.record.instance == INSTANCE && !(over && found.record.state.is_final())
         };
         for found in found.unwrap_or_default().iter().filter(|found| alive(found)) {
-            let stop = StopRequest { signal: rustix::process::Signal::TERM.as_raw(), timeout: END, kill: false };
+            let stop =
+                StopRequest { signal: rustix::process::Signal::TERM.as_raw(), timeout: END, kill: false };
             if let Err(error) = self.keepers.ensure_ended(found, stop).await {
                 tracing::warn!(error = chain(&error), "a data plane that doesn't answer can't be ended");
             }
@@ -181,6 +193,7 @@ impl Inner {
         while self.bell.1.recv().await.is_ok() {
             loop {
                 let began = Instant::now();
+                self.end_unwanted();
                 let Some((table, node)) = self.table() else {
                     self.down().await;
                     break;
@@ -204,7 +217,7 @@ impl Inner {
 
     /// Tells this machine's plane what is wanted, and hears it, until the daemon ends. The error: why the plane can't be
     /// told, for people.
-    async fn serve(&self, mut table: Table, node: &str) -> Result<(), String> {
+    async fn serve(self: &Arc<Self>, mut table: Table, node: &str) -> Result<(), String> {
         let failed = |error: ClientError| chain(&error);
         self.up(node).await.map_err(|error| chain(&error))?;
         let folder = self.folder();
@@ -214,7 +227,9 @@ impl Inner {
             teller.serve(&table).await.map_err(failed)?;
             loop {
                 let rung = async { self.bell.1.recv().await.map_or(Heard::End, |()| Heard::Bell) };
-                let told = async { reports.next().await.map_or(Heard::Gone, |report| Heard::Report(Box::new(report))) };
+                let told = async {
+                    reports.next().await.map_or(Heard::Gone, |report| Heard::Report(Box::new(report)))
+                };
                 match rung.or(told).await {
                     Heard::Bell => break,
                     Heard::Report(report) => {
@@ -228,8 +243,29 @@ impl Inner {
                     Heard::End => return Ok(()),
                 }
             }
+            self.end_unwanted();
             (table, _) = self.table().ok_or("nothing is wanted any more")?;
         }
+    }
+
+    /// Ends the planes of nodes that nothing is wanted of any more. Nobody waits for them.
+    fn end_unwanted(self: &Arc<Self>) {
+        let (nodes, gone) = {
+            let wanted = self.wanted();
+            let gone = wanted.there.iter().filter(|name| !wanted.tables.contains_key(*name));
+            (wanted.nodes.clone(), gone.cloned().collect::<BTreeSet<_>>())
+        };
+        if gone.is_empty() {
+            return;
+        }
+        let inner = Arc::clone(self);
+        // Refused only when the daemon is to end.
+        let _ = self.spawner.spawn(async move {
+            inner.down_there(&nodes, &gone).await;
+            let mut wanted = inner.wanted();
+            let Wanted { there, tables, .. } = &mut *wanted;
+            there.retain(|name| !gone.contains(name) || tables.contains_key(name));
+        });
     }
 
     /// This machine's table, with those of the others in it and the ways to them. `None` if nothing is wanted.
@@ -253,14 +289,13 @@ impl Inner {
     fn link(&self, nodes: &IndexMap<String, Node>, name: &str) -> Result<Vec<String>, String> {
         let there = There::of(nodes, name, &self.project_id).map_err(|error| chain(&error))?;
         let command = there.harness(["daemon", "plane", "join", "--node", name]);
-        let command =
-            there.launcher.rewrite_to_replace(command, false).map_err(|error| chain(&error))?;
+        let command = there.launcher.rewrite_to_replace(command, false).map_err(|error| chain(&error))?;
         let word = |word: &std::ffi::OsStr| word.to_str().map(str::to_owned).ok_or("not UTF-8".to_owned());
         command.argv().map(word).collect()
     }
 
     /// Ends the planes of other nodes, each within a bound.
-    async fn down_there(&self, nodes: &IndexMap<String, Node>, names: &[String]) {
+    async fn down_there(&self, nodes: &IndexMap<String, Node>, names: &BTreeSet<String>) {
         let ends = names.iter().map(|name| async move {
             let there = There::of(nodes, name, &self.project_id).map_err(|error| chain(&error))?;
             let command = there.harness(["daemon", "plane", "end"]).timeout(END_THERE);
@@ -297,6 +332,7 @@ impl Planes for DataPlanes {
         let begins = {
             let mut wanted = inner.wanted();
             wanted.nodes.clone_from(nodes);
+            wanted.there.extend(tables.keys().filter(|name| nodes.contains_key(*name)).cloned());
             wanted.tables = tables;
             !std::mem::replace(&mut wanted.followed, true)
         };
@@ -312,9 +348,8 @@ impl Planes for DataPlanes {
         let inner = &self.inner;
         let (nodes, names) = {
             let mut wanted = inner.wanted();
-            let tables = std::mem::take(&mut wanted.tables);
-            let there = tables.into_keys().filter(|name| wanted.nodes.contains_key(name)).collect::<Vec<_>>();
-            (wanted.nodes.clone(), there)
+            wanted.tables.clear();
+            (wanted.nodes.clone(), std::mem::take(&mut wanted.there))
         };
         Box::pin(async move {
             futures_util::future::join(inner.down_there(&nodes, &names), inner.down()).await;

@@ -44,6 +44,8 @@ fn replicas_have_one_address_and_none_that_is_dead_answers() {
     for _ in 0..3 {
         let pid = project.pid("web-2");
         kill(pid, "KILL");
+        // What it had accepted dies with it.
+        until("it is dead", || !alive(pid));
         for _ in 0..200 {
             let said = ask(address).unwrap();
             assert!(answered.contains(&said), "{said:?}");

@@ -9,9 +9,9 @@ use crate::network::topology::{Class, Facts, NodeFacts, Pair, pair};
 use crate::network::{Overlay, Scene, Subnet, Tunnels, tables};
 use crate::node::{Listeners, Planes};
 use crate::plan::WishGoal;
+use indexmap::IndexMap;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
-use indexmap::IndexMap;
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -73,9 +73,7 @@ impl Net {
     }
 
     pub(super) async fn end(&self) {
-        if self.epoch > 0 {
-            self.planes.end().await;
-        }
+        self.planes.end().await;
     }
 }
 

@@ -95,18 +95,24 @@ fn join(context: &Context, node: String) -> Result<Exit, CommandError> {
     let project = context.project()?;
     connect::block_on(async |executor| {
         let daemon = connect::existing(executor, &project).await?.ok_or_else(|| {
-            CommandError::new(Exit::UNREACHABLE, "no agent of this project runs here, so there is no data plane")
+            CommandError::new(
+                Exit::UNREACHABLE,
+                "no agent of this project runs here, so there is no data plane",
+            )
         })?;
         Ok(daemon.call::<serde_json::Value>(api::plane::UP, &UpParams { node }).await?)
     })?;
     let folder = project.state_dir.join(PLANE_FOLDER);
-    client::bridge(&folder).map(|()| Exit::OK).map_err(|error| CommandError::from_error(Exit::UNREACHABLE, &error))
+    client::bridge(&folder)
+        .map(|()| Exit::OK)
+        .map_err(|error| CommandError::from_error(Exit::UNREACHABLE, &error))
 }
 
 /// Connects to services through the plane whose folder that is.
 pub(crate) async fn probe(folder: &Path, services: &[String]) -> Result<Vec<Probed>, CommandError> {
     let failed = |error: client::ClientError| {
-        CommandError::from_error(Exit::UNREACHABLE, &error).hint("`harness network show` tells whether it should run")
+        CommandError::from_error(Exit::UNREACHABLE, &error)
+            .hint("`harness network show` tells whether it should run")
     };
     let report: Report = client::connect(folder).await.map_err(failed)?.show().await.map_err(failed)?;
     let mut probed = Vec::new();
@@ -130,7 +136,8 @@ pub(crate) async fn probe(folder: &Path, services: &[String]) -> Result<Vec<Prob
         let mut times = Vec::new();
         for _ in 0..ATTEMPTS {
             let began = Instant::now();
-            let connected = async { client::connect(folder).await?.connect_service(&listener.service, port).await };
+            let connected =
+                async { client::connect(folder).await?.connect_service(&listener.service, port).await };
             match connected.await {
                 Ok(connected) => {
                     times.push(began.elapsed());

@@ -120,7 +120,9 @@ fn show(context: &Context, document: &Document) -> Result<(), CommandError> {
         table.row(vec![one.address.to_string(), one.interface.clone(), node]);
     }
     section("Machines spoken with lately", &table, "none", document.neighbours.len())?;
-    context.ui.say("To use one: `type: attach` with `external: {host: ADDRESS, port: PORT}`, or `container: NAME`.");
+    context.ui.say(
+        "To use one: `type: attach` with `external: {host: ADDRESS, port: PORT}`, or `container: NAME`.",
+    );
     Ok(())
 }
 
@@ -217,7 +219,10 @@ mod tests {
         let described = super::described(&container);
         let told: Vec<_> = described.iter().map(|one| (one.network.as_str(), one.address)).collect();
         assert_eq!(told, [("bridge", "172.17.0.2".parse().ok()), ("none", None)]);
-        assert_eq!(described.first().map(|one| one.ports.as_slice()), Some(["5432/tcp".to_owned()].as_slice()));
+        assert_eq!(
+            described.first().map(|one| one.ports.as_slice()),
+            Some(["5432/tcp".to_owned()].as_slice())
+        );
         let mut own = container.clone();
         own["Config"]["Labels"][PROJECT_LABEL] = json!("shop-1");
         assert_eq!(super::described(&own), []);

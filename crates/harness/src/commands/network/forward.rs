@@ -136,7 +136,8 @@ async fn carry(near: TcpStream, goal: &Goal) -> Result<(), String> {
 
 /// Copies in both directions until both have ended. How a connection ends is its peers' business.
 async fn join(near: impl AsyncRead + AsyncWrite + Unpin, far: impl AsyncRead + AsyncWrite + Unpin) {
-    let ((near_in, near_out), (far_in, far_out)) = (futures_lite::io::split(near), futures_lite::io::split(far));
+    let ((near_in, near_out), (far_in, far_out)) =
+        (futures_lite::io::split(near), futures_lite::io::split(far));
     futures_lite::future::zip(copy(near_in, far_out), copy(far_in, near_out)).await;
 }
 
@@ -177,10 +178,16 @@ fn goal(
     }
     let running = own.find(|entry| entry.status.state == State::Running && entry.location == Location::Local);
     let entry = running.ok_or_else(|| {
-        CommandError::new(Exit::UNREACHABLE, format!("{name} doesn't run on this machine, and nothing here asks for it"))
-            .hint("a service here that depends on it makes it reachable: `dependencies`, or a `${…}` that names it")
+        CommandError::new(
+            Exit::UNREACHABLE,
+            format!("{name} doesn't run on this machine, and nothing here asks for it"),
+        )
+        .hint(
+            "a service here that depends on it makes it reachable: `dependencies`, or a `${…}` that names it",
+        )
     })?;
-    let endpoint = entry.endpoints.iter().find(|it| wanted(it.name.as_deref(), Some(it.port))).ok_or_else(no_port)?;
+    let endpoint =
+        entry.endpoints.iter().find(|it| wanted(it.name.as_deref(), Some(it.port))).ok_or_else(no_port)?;
     let address = format!("{}:{}", endpoint.address, endpoint.port).parse().map_err(|_| no_port())?;
     Ok((Goal::Here(address), endpoint.port))
 }

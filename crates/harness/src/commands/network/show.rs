@@ -8,7 +8,7 @@ use crate::project::Project;
 use crate::ui::meter::bytes;
 use crate::ui::style::{self, paint};
 use crate::ui::table::Table;
-use crate::ui::time::short;
+use crate::ui::time::{fine, short};
 use orchestrator::network::plane::{Report, Way};
 use orchestrator::network::topology::{Class, Pair};
 use orchestrator::supervisor::{NetworkNode, NetworkService, NetworkStatus};
@@ -47,7 +47,8 @@ pub(super) fn lines(network: &NetworkStatus, width: Option<usize>) -> Vec<String
         }
     };
     let own = network.reports.get(&network.node);
-    let mut table = Table::new(&["SERVICE", "NETWORK", "ADDRESS", "FROM CONTAINERS", "OPEN", "TAKEN", "TROUBLE"]);
+    let mut table =
+        Table::new(&["SERVICE", "NETWORK", "ADDRESS", "FROM CONTAINERS", "OPEN", "TAKEN", "TROUBLE"]);
     let mut rows = 0;
     for service in &network.services {
         for row in service_rows(service, own) {
@@ -88,7 +89,10 @@ pub(super) fn lines(network: &NetworkStatus, width: Option<usize>) -> Vec<String
     }
     section("Tunnels", table, rows);
     if let Some(conflict) = &network.conflict {
-        lines.push(format!("{} the tunnels' addresses overlap {conflict}, which a node is in", paint(style::ERROR, "✗")));
+        lines.push(format!(
+            "{} the tunnels' addresses overlap {conflict}, which a node is in",
+            paint(style::ERROR, "✗")
+        ));
     }
     lines
 }
@@ -100,10 +104,15 @@ fn service_rows(service: &NetworkService, own: Option<&Report>) -> Vec<Vec<Strin
         .map(|port| {
             let at = service.address.zip(port.number).map(|(address, number)| format!("{address}:{number}"));
             let report = own.and_then(|report| {
-                report.listeners.iter().find(|it| it.service == service.service.as_str() && Some(&it.address) == at.as_ref())
+                report
+                    .listeners
+                    .iter()
+                    .find(|it| it.service == service.service.as_str() && Some(&it.address) == at.as_ref())
             });
             let mut trouble: Vec<String> = report.iter().filter_map(|report| report.error.clone()).collect();
-            trouble.extend(report.iter().flat_map(|report| &report.ejected).map(|(who, why)| format!("{who}: {why}")));
+            trouble.extend(
+                report.iter().flat_map(|report| &report.ejected).map(|(who, why)| format!("{who}: {why}")),
+            );
             vec![
                 match &port.name {
                     Some(name) => format!("{}.{name}", service.service),
@@ -131,7 +140,8 @@ fn node_row(node: &NetworkNode, network: &NetworkStatus) -> Vec<String> {
         None => paint(style::ERROR, "✗ not heard").to_string(),
     };
     let facts = node.facts.as_ref();
-    let addresses = facts.map(|facts| facts.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+    let addresses =
+        facts.map(|facts| facts.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     vec![
         node.node.clone(),
         plane,
@@ -143,8 +153,10 @@ fn node_row(node: &NetworkNode, network: &NetworkStatus) -> Vec<String> {
 
 fn pair_row(pair: &Pair, network: &NetworkStatus) -> Vec<String> {
     let told = network.reports.get(&pair.from).and_then(|report| report.peers.get(&pair.to));
-    let rtt = told.and_then(|peer| peer.ways.iter().filter(|way| way.works == Some(true)).find_map(|way| way.rtt_us));
-    let others: Vec<&str> = pair.ways.iter().map(way).filter(|way| pair.class.map(class) != Some(way)).collect();
+    let rtt = told
+        .and_then(|peer| peer.ways.iter().filter(|way| way.works == Some(true)).find_map(|way| way.rtt_us));
+    let others: Vec<&str> =
+        pair.ways.iter().map(way).filter(|way| pair.class.map(class) != Some(way)).collect();
     vec![
         pair.from.clone(),
         match pair.class {
@@ -152,7 +164,7 @@ fn pair_row(pair: &Pair, network: &NetworkStatus) -> Vec<String> {
             None => paint(style::DIM, "·· not used yet ··").to_string(),
         },
         pair.to.clone(),
-        rtt.map(|us| short(Duration::from_micros(us))).unwrap_or_default(),
+        rtt.map(|us| fine(Duration::from_micros(us))).unwrap_or_default(),
         pair.evidence.clone(),
         others.join(", "),
     ]

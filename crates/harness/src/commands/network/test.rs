@@ -11,7 +11,7 @@ use crate::node::There;
 use crate::project::Project;
 use crate::ui::style::{self, paint};
 use crate::ui::suggest;
-use crate::ui::time::short;
+use crate::ui::time::fine;
 use command_executor::executor::Executor;
 use command_executor::launcher::LocalLauncher;
 use futures_util::future::join_all;
@@ -78,13 +78,19 @@ pub(super) fn run(context: &Context, project: &Project, args: &Args) -> Result<E
                 let here = *node == network.node;
                 instances.iter().any(|entry| {
                     (entry.service == *from || entry.instance == *from)
-                        && if here { entry.location == Default::default() } else { entry.location.to_string() == *node }
+                        && if here {
+                            entry.location == Default::default()
+                        } else {
+                            entry.location.to_string() == *node
+                        }
                 })
             };
             let found: Vec<&str> = places.iter().copied().filter(runs).collect();
             if found.is_empty() {
-                return Err(CommandError::usage(format!("'{from}' is neither a node that takes part nor a service that runs on one"))
-                    .hint(format!("nodes: {}", places.join(", "))));
+                return Err(CommandError::usage(format!(
+                    "'{from}' is neither a node that takes part nor a service that runs on one"
+                ))
+                .hint(format!("nodes: {}", places.join(", "))));
             }
             found
         }
@@ -94,7 +100,8 @@ pub(super) fn run(context: &Context, project: &Project, args: &Args) -> Result<E
         let tested = places.iter().map(|node| see(project, &network, &nodes, node, &services));
         Ok(join_all(tested).await)
     })?;
-    let failed = seen.iter().any(|seen| seen.error.is_some() || seen.services.iter().any(|one| one.why.is_some()));
+    let failed =
+        seen.iter().any(|seen| seen.error.is_some() || seen.services.iter().any(|one| one.why.is_some()));
     if context.ui.is_table() {
         for seen in &seen {
             tell(context, seen, &network)?;
@@ -110,8 +117,10 @@ fn service(network: &NetworkStatus, name: &str) -> Result<String, CommandError> 
     let known: Vec<&str> = network.services.iter().map(|service| service.service.as_str()).collect();
     match known.contains(&name) {
         true => Ok(name.to_owned()),
-        false => Err(CommandError::usage(format!("'{name}' isn't a service that is reached by the data plane"))
-            .hint(suggest::did_you_mean(name, known.iter().copied()))),
+        false => {
+            Err(CommandError::usage(format!("'{name}' isn't a service that is reached by the data plane"))
+                .hint(suggest::did_you_mean(name, known.iter().copied())))
+        }
     }
 }
 
@@ -157,14 +166,16 @@ fn tell(context: &Context, seen: &Seen, network: &NetworkStatus) -> Result<(), C
     context.ui.out(format_args!("from {}", paint(style::STRONG, &seen.node)))?;
     if let Some(error) = &seen.error {
         context.ui.out(format_args!("  {} {error}", paint(style::ERROR, "✗")))?;
-        context.ui.out(format_args!("      {}", paint(style::DIM, "`harness node list` tells how the node is")))?;
+        context
+            .ui
+            .out(format_args!("      {}", paint(style::DIM, "`harness node list` tells how the node is")))?;
     }
     for one in &seen.services {
         let target = format!("{} at {}", one.service, one.address);
         match &one.why {
             None => {
                 let way = one.way.as_ref().map_or("on the same node", show::way);
-                let time = short(Duration::from_micros(one.connect_us.unwrap_or_default()));
+                let time = fine(Duration::from_micros(one.connect_us.unwrap_or_default()));
                 let instance = one.instance.as_deref().unwrap_or("?");
                 let good = paint(style::GOOD, "✓");
                 context.ui.out(format_args!("  {good} {target}: {instance}, {way}, connected in {time}"))?;
@@ -190,6 +201,9 @@ fn hint(one: &Probed, node: &str, network: &NetworkStatus) -> String {
         Some(listener) if !listener.ejected.is_empty() => {
             format!("its instances refuse connections: `harness logs {}`", one.service)
         }
-        _ => format!("`harness status {}` tells whether it is ready, `harness network show` which ways work", one.service),
+        _ => format!(
+            "`harness status {}` tells whether it is ready, `harness network show` which ways work",
+            one.service
+        ),
     }
 }

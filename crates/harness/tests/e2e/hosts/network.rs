@@ -11,11 +11,9 @@ use test_hosts::{Network, Suite, require};
 /// A server that listens on loopback alone, and answers with its name and what the next one says.
 const CHAIN: &str = r#"[perl, "-MIO::Socket::INET", -e, 'my $s = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => $ENV{PORT}, Listen => 64, ReuseAddr => 1) or die; while (my $c = $s->accept) { my $n = IO::Socket::INET->new(PeerAddr => $ENV{NEXT}, Timeout => 5); print $c "$ENV{HARNESS_INSTANCE}>", $n ? <$n> : "nobody\n"; close $c }']"#;
 
-/// What is answered at the address of an instance on this machine.
-fn asked(project: &Project, instance: &str) -> std::io::Result<String> {
-    let endpoint = &project.instance(instance)["endpoints"][0];
-    let address = format!("127.0.0.1:{}", endpoint["port"]);
-    let mut stream = TcpStream::connect(address)?;
+/// What is answered at a port of this machine.
+fn asked(port: u16) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     let mut said = String::new();
     stream.read_to_string(&mut said)?;
@@ -29,8 +27,10 @@ fn planes(project: &Project) -> Vec<u32> {
     all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| {
             let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let words: Vec<String> =
-                words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+            let words: Vec<String> = words
+                .split(|byte| *byte == 0)
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect();
             words.get(1..4) == Some(&["daemon".to_owned(), "plane".to_owned(), "run".to_owned()])
                 && words.iter().any(|word| word.starts_with(&folder))
         })
@@ -90,7 +90,8 @@ services:
     scope.also(&format!("harness.project={id}")).unwrap();
     assert_eq!(done.code, 0, "{}", done.stderr);
     let whole = "a-1>b-1>c-1>d-1";
-    until("each has found the next", || asked(&project, "a-1").is_ok_and(|said| said == whole));
+    let port = project.instance("a-1")["endpoints"][0]["port"].as_u64().unwrap() as u16;
+    until("each has found the next", || asked(port).is_ok_and(|said| said == whole));
     until("the way back is there too", || {
         project.ok(&["logs", "--no-prefix", "back"]).stdout.lines().last() == Some(whole)
             || project.run(&["restart", "back"]).code != 0
@@ -100,7 +101,10 @@ services:
     let seen = tested["seen"].as_array().unwrap();
     assert_eq!(seen.len(), 3, "{tested:#}");
     for node in seen {
-        assert!(node["error"].is_null() && node["services"].as_array().is_some_and(|all| !all.is_empty()), "{tested:#}");
+        assert!(
+            node["error"].is_null() && node["services"].as_array().is_some_and(|all| !all.is_empty()),
+            "{tested:#}"
+        );
     }
     let shown = project.ok(&["network", "show"]).stdout;
     assert!(shown.contains("✓ serves") && !shown.contains("✗"), "{shown}");
@@ -108,13 +112,13 @@ services:
     let before = planes(&project);
     assert_eq!(before.len(), 1);
     kill(project.daemon_pid(), "KILL");
-    assert_eq!(asked(&project, "a-1").unwrap(), whole, "without a daemon");
+    assert_eq!(asked(port).unwrap(), whole, "without a daemon");
     project.ok(&["start"]);
     assert_eq!(planes(&project), before, "the same data plane");
     // One that is killed is there again, with the same addresses.
     kill(before[0], "KILL");
     until("the data plane is started again", || planes(&project).iter().any(|pid| *pid != before[0]));
-    until("it serves again", || asked(&project, "a-1").is_ok_and(|said| said == whole));
+    until("it serves again", || asked(port).is_ok_and(|said| said == whole));
     project.ok(&["stop", "-y"]);
     assert_eq!(planes(&project), [0; 0], "it ended with the stack");
     until("nothing of it runs on either", || left(&one).is_empty() && left(&two).is_empty());
