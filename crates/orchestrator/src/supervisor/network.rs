@@ -227,7 +227,7 @@ impl Supervisor {
         let Some(stack) = &self.world.stack else { return BTreeMap::new() };
         let known = |node: &str| node == self.node || stack.nodes.contains_key(node);
         let before = self.net.kept.clone();
-        self.net.kept.facts.retain(known);
+        self.net.kept.facts.know(&self.node, &stack.nodes);
         self.net.kept.overlay.retain(known);
         self.net.reports.retain(|node, _| known(node));
         let mut tables = tables(&Scene {
