@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// What data planes have told of nodes. Kept, so that a daemon that returns makes the same tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Facts {
     nodes: BTreeMap<String, NodeFacts>,
     /// By node and node: the address at which the second was proved to be reached straight from the first.
