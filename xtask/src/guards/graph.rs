@@ -10,6 +10,7 @@ pub(crate) const ARROWS: &[(&str, &[&str])] = &[
     ("service-registry", &[]),
     ("orchestrator", &["command-executor", "service-registry"]),
     ("harness-config", &["orchestrator", "service-registry"]),
+    ("data-plane", &["orchestrator"]),
     ("harness", &["command-executor", "harness-config", "orchestrator", "service-registry"]),
     ("test-hosts", &[]),
     ("xtask", &["test-hosts"]),
