@@ -61,6 +61,19 @@ pub fn tables(scene: &Scene<'_>) -> BTreeMap<String, Table> {
     for ((node, name), wanted) in wanted {
         let Some(service) = scene.definition(name) else { continue };
         let kind = kind_of(&scene.stack.networks, service);
+        let instances = of.get(name).map_or(&[][..], Vec::as_slice);
+        // Also where none serves yet: what has to come up there, and the way to it, is there in time.
+        for home in scene.homes(instances).into_iter().filter(|home| *home != node) {
+            if kind != NetworkKind::Local {
+                let allowed = match kind {
+                    NetworkKind::Wireguard => Allowed::WIREGUARD,
+                    _ => Allowed::ALL,
+                };
+                tables.entry(home.to_owned()).or_default();
+                let pair = pairs.entry((node.to_owned(), home.to_owned())).or_insert(allowed);
+                *pair = pair.and(allowed);
+            }
+        }
         for (position, _) in tcp_ports(service) {
             let all = backends
                 .entry((name, position))
@@ -70,14 +83,6 @@ pub fn tables(scene: &Scene<'_>) -> BTreeMap<String, Table> {
             for backend in &reached {
                 let exporter = tables.entry(backend.node.clone()).or_default();
                 exporter.exports.insert(backend.export.clone(), backend.address);
-                if backend.node != node {
-                    let allowed = match kind {
-                        NetworkKind::Wireguard => Allowed::WIREGUARD,
-                        _ => Allowed::ALL,
-                    };
-                    let pair = pairs.entry((node.to_owned(), backend.node.clone())).or_insert(allowed);
-                    *pair = pair.and(allowed);
-                }
             }
             let table = tables.entry(node.to_owned()).or_default();
             for address in scene.addresses(node, service, position, wanted) {
@@ -151,6 +156,16 @@ impl<'a> Scene<'a> {
             of.entry(instance.service()).or_default().push((instance, wish));
         }
         of
+    }
+
+    /// The nodes on which instances are wanted or live.
+    fn homes(&self, instances: &[(&InstanceName, &'a Wish)]) -> BTreeSet<&'a str> {
+        let homes = instances.iter().flat_map(|(instance, wish)| {
+            let live = self.observed.get(instance).filter(|seen| seen.is_live()).and_then(Instance::run);
+            let up = (wish.goal == WishGoal::Up).then_some(&wish.service);
+            up.into_iter().chain(live.map(|run| &run.service))
+        });
+        homes.map(|service| self.name(service.host.as_deref())).collect()
     }
 
     /// Who serves that port, in order: those that are ready, and those that still finish what they have begun.

@@ -142,6 +142,25 @@ fn env(world: &World, name: &str) -> BTreeMap<String, String> {
     with_caller(world, &name, given)
 }
 
+/// Node `a` is reached straight from the project's own, at that address.
+fn prove(facts: &mut Facts, address: [u8; 4]) {
+    let end = |name: &str| plane::TunnelReport {
+        public_key: format!("key of {name}"),
+        port: 1,
+        addresses: vec![IpAddr::from(address)],
+        ..Default::default()
+    };
+    let state = plane::TunnelState {
+        endpoint: Some(SocketAddr::from((address, 1))),
+        handshake_s: Some(1),
+        ..Default::default()
+    };
+    let tunnels = [("a".to_owned(), state)].into();
+    for (node, tunnel) in [("a", end("a")), ("local", plane::TunnelReport { tunnels, ..end("local") })] {
+        facts.heard(node, &plane::Report { tunnel: Some(tunnel), ..Default::default() });
+    }
+}
+
 /// Each node's listeners as `service at address: backends`.
 fn listeners(tables: &BTreeMap<String, Table>) -> Vec<String> {
     let all = tables.iter().flat_map(|(node, table)| table.listeners.iter().map(move |it| (node, it)));
@@ -272,12 +291,7 @@ fn a_network_says_which_ways_may_be_taken() {
         facts.heard(node, &report(node));
     }
     let lan = Way::Lan { address: IpAddr::from([10, 0, 0, 1]) };
-    let told = plane::WayReport { way: lan.clone(), works: Some(true), evidence: "x".into(), rtt_us: None };
-    let proof = plane::Report {
-        peers: [("a".to_owned(), plane::PeerReport { ways: vec![told] })].into(),
-        ..Default::default()
-    };
-    facts.heard("local", &proof);
+    prove(&mut facts, [10, 0, 0, 1]);
     let ways = |services: Vec<Service>, from: &str| {
         let mut world = started(stack(services));
         all_run(&mut world);
@@ -367,10 +381,7 @@ proptest! {
                 run(&mut world, name, at % 3 != 0);
             }
         }
-        let lan = Way::Lan { address: IpAddr::from([10, 0, 0, seen]) };
-        let told = plane::WayReport { way: lan, works: Some(true), evidence: String::new(), rtt_us: None };
-        let peers = [("a".to_owned(), plane::PeerReport { ways: vec![told] })].into();
-        facts.heard("local", &plane::Report { peers, ..Default::default() });
+        prove(&mut facts, [10, 0, 0, seen]);
         check_tables(&world, &tables_of(&world, &facts))?;
         prop_assert_eq!(&values(&world), &before, "what happens changes no value");
         start(&mut world, stack, &StartRequest::default(), &PORTS).unwrap();

@@ -1,22 +1,25 @@
 //! Which ways there are from node to node, and what shows it.
 //!
-//! Evidence alone makes a way: an authenticated answer, a tunnel's handshake, a link that is up. Subnets that look alike
-//! prove nothing: two sites may both have 192.168.1.0/24.
+//! Evidence alone makes a straight way: a tunnel that goes to an address of the peer's own, where a handshake with its key was
+//! made. Subnets that look alike prove nothing (two sites may both have 192.168.1.0/24), and neither does somebody who
+//! accepts connections there.
 
 use super::plane::{Report, TunnelState, Way};
+use crate::model::Node;
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-/// Failures in a row after which a straight way is no longer believed in.
-const MISSES: u8 = 2;
-
 /// What data planes have told of nodes. Kept, so that a daemon that returns makes the same tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Facts {
     nodes: BTreeMap<String, NodeFacts>,
     /// By node and node: the address at which the second was proved to be reached straight from the first.
-    lan: BTreeMap<String, BTreeMap<String, Proven>>,
+    lan: BTreeMap<String, BTreeMap<String, IpAddr>>,
+    /// Where the file says that nodes are.
+    hosts: BTreeMap<String, String>,
 }
 
 /// What is known of one node's end of tunnels.
@@ -30,14 +33,6 @@ pub struct NodeFacts {
     pub addresses: Vec<IpAddr>,
     /// As which address and port other nodes have seen it.
     pub seen_as: BTreeMap<String, SocketAddr>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Proven {
-    address: IpAddr,
-    /// Failures in a row.
-    #[serde(default)]
-    misses: u8,
 }
 
 /// How a node reaches another, as the best way that works says.
@@ -106,16 +101,12 @@ impl Facts {
             known.addresses.clone_from(&tunnel.addresses);
             known.seen_as.clone_from(&tunnel.seen_as);
         }
-        for (peer, told) in &report.peers {
-            for way in &told.ways {
-                if let (Way::Lan { address }, Some(works)) = (&way.way, way.works) {
-                    self.tried(node, peer, *address, works);
-                }
-            }
-        }
         for (peer, state) in report.tunnel.iter().flat_map(|tunnel| &tunnel.tunnels) {
-            if let Some(address) = self.straight(peer, state) {
-                self.tried(node, peer, address, true);
+            let proven = self.straight(peer, state);
+            let known = self.lan.entry(node.to_owned()).or_default();
+            match proven {
+                Some(address) => drop(known.insert(peer.clone(), address)),
+                None => drop(known.remove(peer)),
             }
         }
         before != (self.nodes.get(node).cloned(), self.lan.get(node).cloned())
@@ -128,28 +119,21 @@ impl Facts {
         own.contains(&endpoint.ip()).then_some(endpoint.ip())
     }
 
-    fn tried(&mut self, from: &str, to: &str, address: IpAddr, works: bool) {
-        let proven = self.lan.entry(from.to_owned()).or_default();
-        match (proven.get_mut(to), works) {
-            (Some(known), true) if known.misses == 0 => {}
-            (_, true) => drop(proven.insert(to.to_owned(), Proven { address, misses: 0 })),
-            (Some(known), false) if known.address == address => {
-                known.misses = known.misses.saturating_add(1);
-                if known.misses >= MISSES {
-                    proven.remove(to);
-                }
-            }
-            (_, false) => {}
+    /// Takes the nodes of a file, beside the project's own. What was told by one that is gone, or is another machine now, is
+    /// forgotten.
+    pub fn know(&mut self, hub: &str, nodes: &IndexMap<String, Node>) {
+        let host = |name: &str| nodes.get(name).map(|node| node.host.as_str());
+        let same = |known: &BTreeMap<String, String>, name: &str| {
+            name == hub || host(name).is_some_and(|host| known.get(name).is_none_or(|known| known == host))
+        };
+        let Self { nodes: ends, lan, hosts } = self;
+        ends.retain(|name, _| same(hosts, name));
+        lan.retain(|name, _| same(hosts, name));
+        for proven in lan.values_mut() {
+            proven.retain(|name, _| same(hosts, name));
         }
-    }
-
-    /// Forgets nodes that `keep` doesn't want.
-    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
-        self.nodes.retain(|node, _| keep(node));
-        self.lan.retain(|node, _| keep(node));
-        for proven in self.lan.values_mut() {
-            proven.retain(|node, _| keep(node));
-        }
+        let now = nodes.iter().map(|(name, node)| (name.clone(), node.host.clone()));
+        *hosts = now.collect();
     }
 
     /// What is known of a node's end of tunnels, once it has one.
@@ -159,7 +143,7 @@ impl Facts {
 
     /// The address at which `to` was proved to be reached straight from `from`.
     pub fn lan(&self, from: &str, to: &str) -> Option<IpAddr> {
-        Some(self.lan.get(from)?.get(to)?.address)
+        self.lan.get(from)?.get(to).copied()
     }
 
     /// The ways from a node to another, best first. `hub` is the project's node, which has the links.
@@ -214,6 +198,7 @@ pub fn pair(from: &str, to: &str, ways: &[Way], report: Option<&Report>) -> Pair
 mod tests {
     use super::*;
     use crate::network::plane::{PeerReport, TunnelReport, WayReport};
+    use crate::testing::node;
     use proptest::prelude::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -259,7 +244,7 @@ mod tests {
             handshake_s: Some(3),
             ..TunnelState::default()
         };
-        tunnel.tunnels.insert("a".into(), straight);
+        tunnel.tunnels.insert("a".into(), straight.clone());
         assert!(facts.heard("local", &report(Some(tunnel), vec![])));
         let lan = Way::Lan { address: ip("10.0.0.1") };
         assert_eq!(
@@ -267,17 +252,24 @@ mod tests {
             [r#"{"way":"lan","address":"10.0.0.1"}"#, r#"{"way":"wireguard"}"#, r#"{"way":"link"}"#]
         );
         assert_eq!(facts.ways("local", "local", "a", Allowed::WIREGUARD), [Way::Wireguard]);
-        // One miss may be chance.
-        facts.heard("local", &report(None, vec![("a", lan.clone(), false)]));
-        assert_eq!(facts.lan("local", "a"), Some(ip("10.0.0.1")));
-        facts.heard("local", &report(None, vec![("a", lan.clone(), false)]));
-        assert_eq!(facts.lan("local", "a"), None);
-        facts.heard("local", &report(None, vec![("a", lan, true)]));
-        assert_eq!(facts.lan("local", "a"), Some(ip("10.0.0.1")));
+        // Somebody who accepts connections there proves nothing, and who doesn't takes nothing back.
+        for works in [true, false] {
+            assert!(!facts.heard("local", &report(None, vec![("a", lan.clone(), works)])));
+            assert!(!facts.heard("local", &report(None, vec![("b", lan.clone(), works)])));
+        }
         let text = serde_json::to_string(&facts).unwrap();
         assert_eq!(serde_json::from_str::<Facts>(&text).unwrap(), facts);
-        facts.retain(|node| node == "local");
-        assert!(facts.of("a").is_none() && facts.lan("local", "a").is_none());
+        // The packets go another way.
+        let mut tunnel = end("k0", "10.0.0.9");
+        tunnel.tunnels.insert("a".into(), TunnelState { through_hub: true, ..straight });
+        assert!(facts.clone().heard("local", &report(Some(tunnel), vec![])));
+        // It is another machine.
+        let mut nodes = IndexMap::from([("a".to_owned(), node("10.0.0.1", &[]))]);
+        facts.know("local", &nodes);
+        assert!(facts.of("a").is_some() && facts.lan("local", "a").is_some() && facts.of("local").is_some());
+        nodes.insert("a".to_owned(), node("10.0.0.2", &[]));
+        facts.know("local", &nodes);
+        assert!(facts.of("a").is_none() && facts.lan("local", "a").is_none() && facts.of("local").is_some());
     }
 
     #[test]
@@ -306,10 +298,14 @@ mod tests {
         ) {
             const NODES: [&str; 3] = ["local", "a", "b"];
             let mut facts = Facts::default();
-            for (from, to, address, works, keyed) in told {
-                let lan = Way::Lan { address: IpAddr::from([10, 0, 0, address]) };
-                let tunnel = keyed.then(|| end("key", "10.0.0.1"));
-                facts.heard(NODES[from], &report(tunnel, vec![(NODES[to], lan, works)]));
+            for (from, to, address, straight, keyed) in told {
+                let mut tunnel = end("key", "10.0.0.1");
+                let endpoint = SocketAddr::from(([10, 0, 0, address], 51820));
+                let state = TunnelState {
+                    endpoint: straight.then_some(endpoint), handshake_s: Some(1), ..TunnelState::default()
+                };
+                tunnel.tunnels.insert(NODES[to].into(), state);
+                facts.heard(NODES[from], &report(keyed.then_some(tunnel), vec![]));
             }
             for from in NODES {
                 for to in NODES.into_iter().filter(|to| *to != from) {

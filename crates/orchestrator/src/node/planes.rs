@@ -13,6 +13,11 @@ pub trait Planes: Send + Sync {
     /// here: whoever makes links knows the commands.
     fn serve(&self, tables: BTreeMap<String, Table>, nodes: &IndexMap<String, Node>);
 
+    /// Whether what serves tables reports that it does: then those who need a new listener are started once it is there.
+    fn reports(&self) -> bool {
+        true
+    }
+
     /// Ends all of them: nothing of the stack runs any more. Every wait in it has a bound.
     fn end(&self) -> BoxFuture<'_, ()>;
 }
@@ -23,6 +28,10 @@ pub struct NoPlanes;
 
 impl Planes for NoPlanes {
     fn serve(&self, _: BTreeMap<String, Table>, _: &IndexMap<String, Node>) {}
+
+    fn reports(&self) -> bool {
+        false
+    }
 
     fn end(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))

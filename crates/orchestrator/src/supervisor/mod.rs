@@ -9,6 +9,8 @@ mod commands;
 mod network;
 mod nodes;
 mod persist;
+#[cfg(test)]
+mod tests;
 
 pub use adopt::AdoptError;
 pub use commands::{AssignOrder, Command, ExecContext, Reply, StartAnswer, StartOrder, Stopped};
@@ -202,7 +204,10 @@ impl Supervisor {
         let over = self.reschedule();
         let Some(stack) = &self.world.stack else { return None };
         let (now, _) = (self.clock)();
-        let plan = plan::plan(stack, &self.world.desired, &self.world.observed, now);
+        let mut plan = plan::plan(stack, &self.world.desired, &self.world.observed, now);
+        // Before anything is started that needs a listener.
+        self.serve_planes();
+        self.hold(&mut plan, now);
         let waiting: BTreeMap<InstanceName, Reason> = plan.waiting.into_iter().collect();
         let mut touched: BTreeSet<InstanceName> = BTreeSet::new();
         let differs = |old: &BTreeMap<InstanceName, Reason>, new: &BTreeMap<InstanceName, Reason>| {

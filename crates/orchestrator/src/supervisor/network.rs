@@ -2,21 +2,27 @@
 
 use super::Supervisor;
 use crate::command::{self, PortSource};
-use crate::model::{NetworkKind, ServiceName};
+use crate::model::{NetworkKind, Service, ServiceName};
 use crate::network::plane::{Report, Table, Way};
-use crate::network::reach::kind_of;
+use crate::network::reach::{Reach, Stand, asks_for, kind_of, reach, views};
 use crate::network::topology::{Class, Facts, NodeFacts, Pair, pair};
 use crate::network::{Overlay, Scene, Subnet, Tunnels, tables};
 use crate::node::{Listeners, Planes};
-use crate::plan::WishGoal;
+use crate::observed::Moment;
+use crate::plan::{Plan, Step, WishGoal, reason};
 use indexmap::IndexMap;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
+use service_registry::model::ReasonCode;
 use std::cell::LazyCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a start waits for listeners that it needs. A data plane that doesn't come up is no reason not to start at all.
+const HOLD: Duration = Duration::from_secs(5);
 
 /// What is kept of it over the daemon's death.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -48,6 +54,8 @@ pub(super) struct Net {
     /// What is served, without its version; `None` before anything was said.
     served: Option<BTreeMap<String, Table>>,
     reports: BTreeMap<String, Report>,
+    /// Nodes on which new listeners aren't served yet: from which version on they are, and until when that is waited for.
+    coming: BTreeMap<String, (u64, Moment)>,
     /// Whether something has changed that the print doesn't show.
     pub(super) changed: bool,
     print: u64,
@@ -63,6 +71,7 @@ impl Net {
             count: 0,
             served: None,
             reports: BTreeMap::new(),
+            coming: BTreeMap::new(),
             changed: true,
             print: 0,
         }
@@ -202,6 +211,7 @@ impl Supervisor {
     fn hand_out(&mut self, mut tables: BTreeMap<String, Table>) {
         self.raise_epoch();
         self.net.count += 1;
+        self.expect(&tables);
         self.net.served = Some(tables.clone());
         for table in tables.values_mut() {
             table.version = self.net.version();
@@ -209,6 +219,58 @@ impl Supervisor {
         let none = IndexMap::new();
         let nodes = self.world.stack.as_ref().map_or(&none, |stack| &stack.nodes);
         self.net.planes.serve(tables, nodes);
+    }
+
+    /// Notes where listeners are new.
+    fn expect(&mut self, tables: &BTreeMap<String, Table>) {
+        if !self.net.planes.reports() {
+            return;
+        }
+        let (now, _) = (self.clock)();
+        let listening = |table: &Table| -> BTreeSet<SocketAddr> {
+            table.listeners.iter().map(|listener| listener.address).collect()
+        };
+        for (node, table) in tables {
+            let before = self.net.served.as_ref().and_then(|served| served.get(node)).map(listening);
+            if !listening(table).is_subset(&before.unwrap_or_default()) {
+                self.net.coming.insert(node.clone(), (self.net.version(), now + HOLD));
+            }
+        }
+        self.net.coming.retain(|node, _| tables.contains_key(node));
+    }
+
+    /// Takes the starts out of a plan that need listeners which aren't there yet: what is started connects at once. They come
+    /// with the next plan again.
+    pub(super) fn hold(&mut self, plan: &mut Plan, now: Moment) {
+        self.net.coming.retain(|_, (_, until)| now < *until);
+        if self.net.coming.is_empty() {
+            return;
+        }
+        let (mut held, mut wake) = (Vec::new(), None);
+        plan.steps.retain(|step| {
+            let Step::Start { instance, service, .. } = step else { return true };
+            let node = service.host.as_ref().unwrap_or(&self.node);
+            let Some((_, until)) = self.net.coming.get(node).filter(|_| self.needs_listener(service)) else {
+                return true;
+            };
+            let why = reason(ReasonCode::Waiting, format!("waiting for the data plane of {node}"));
+            held.push((instance.clone(), why));
+            wake = wake.into_iter().chain([*until]).min();
+            false
+        });
+        plan.waiting.retain(|(instance, _)| held.iter().all(|(other, _)| other != instance));
+        plan.waiting.extend(held);
+        plan.wake_at = plan.wake_at.into_iter().chain(wake).min();
+    }
+
+    fn needs_listener(&self, service: &Service) -> bool {
+        let Some(stack) = &self.world.stack else { return false };
+        let node = service.host.as_deref();
+        asks_for(service).into_iter().filter_map(|name| self.lookup(name)).any(|asked| {
+            let kind = kind_of(&stack.networks, asked);
+            let how = |view| reach(kind, Stand { node, view }, asked, asked.host.as_deref());
+            views(service).any(|view| matches!(how(view), Reach::Virtual | Reach::Gateway))
+        })
     }
 
     /// What is wanted and seen, as far as tables depend on it, as a number.
@@ -228,7 +290,7 @@ impl Supervisor {
         let Some(stack) = &self.world.stack else { return BTreeMap::new() };
         let known = |node: &str| node == self.node || stack.nodes.contains_key(node);
         let before = self.net.kept.clone();
-        self.net.kept.facts.retain(known);
+        self.net.kept.facts.know(&self.node, &stack.nodes);
         self.net.kept.overlay.retain(known);
         self.net.reports.retain(|node, _| known(node));
         let mut tables = tables(&Scene {
@@ -318,6 +380,9 @@ impl Supervisor {
             if self.net.kept.facts.heard(&node, &report) {
                 self.net.changed = true;
                 self.memory.set_network(&self.registry, &self.net.kept);
+            }
+            if self.net.coming.get(&node).is_some_and(|(version, _)| report.version >= *version) {
+                self.net.coming.remove(&node);
             }
             self.net.reports.insert(node, report);
         }
