@@ -455,6 +455,33 @@ fn check_tables(world: &World, tables: &BTreeMap<String, Table>) -> Result<(), T
 }
 
 #[test]
+fn what_is_kept_doesnt_grow_with_what_has_come_and_gone() {
+    let of = |round: usize| {
+        let many = |name: &str| Service {
+            replicas: 2,
+            ports: vec![port(PortNumber::Auto)],
+            ..service(&format!("{name}{round}"))
+        };
+        let asked = format!("web{round}");
+        let far = Service { host: Some("a".into()), ..many("far") };
+        stack(vec![many("web"), far, docker(asking(&format!("front{round}"), &[&asked]))])
+    };
+    let size = |world: &World| serde_json::to_string(&(&world.virtuals, &world.sites)).unwrap().len();
+    let mut world = started(of(1000));
+    let first = size(&world);
+    for round in 1001..1600 {
+        stop(&mut world, &Default::default()).unwrap();
+        start(&mut world, of(round), &StartRequest::default(), &PORTS).unwrap();
+        crate::command::forget(&mut world);
+        assert!(size(&world) <= first + 4, "{} bytes after {first}", size(&world));
+        assert_eq!(world.virtuals.iter().count(), 0, "it was asked for from a container only");
+        let old = name(&format!("web{}", round - 1));
+        assert_eq!(world.leases.service_port(&old, 0), None);
+        assert!(world.leases.service_port(&name(&format!("web{round}")), 0).is_some());
+    }
+}
+
+#[test]
 fn a_large_stack_on_many_nodes_has_its_tables_at_once() {
     // 1000 services, 20 on each of 50 nodes: 250 that everybody uses, the others ask for 5 of them each.
     let mut services: Vec<Service> = Vec::new();

@@ -178,10 +178,13 @@ impl Supervisor {
         !self.world.virtuals.is_empty() || self.world.leases.serves()
     }
 
+    /// Later than every epoch before it: also where the project's state was lost and data planes still run, as the seconds
+    /// since 1970 fit into the high half.
     fn raise_epoch(&mut self) {
         if !self.net.raised {
+            let seconds = u32::try_from((self.clock)().1.as_second()).unwrap_or_default();
             self.net.raised = true;
-            self.net.epoch += 1;
+            self.net.epoch = u64::from(seconds).max(self.net.epoch + 1);
             self.memory.set_network_epoch(&self.registry, self.net.epoch);
         }
     }
