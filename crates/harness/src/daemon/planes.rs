@@ -181,6 +181,9 @@ impl Inner {
     /// Ends this machine's plane, if there is one.
     async fn down(&self) {
         let _turn = self.making.lock().await;
+        if !self.folder().exists() {
+            return;
+        }
         if let Err(error) = end(&self.folder()).await {
             tracing::warn!(error = chain(&error), "the data plane doesn't end by itself");
         }

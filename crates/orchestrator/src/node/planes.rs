@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 /// Runs the data planes of a project's nodes. What they report comes back as [`crate::supervisor::Event::Planes`].
 pub trait Planes: Send + Sync {
     /// From now on the data plane of each of these nodes serves this, and no other node needs one; `nodes` are those of the
-    /// stack, which tell how to reach them. Never blocks; the latest tables win. They carry one version, which rises. Of a node's [`crate::network::plane::Peer::link`] nothing is said
-    /// here: whoever makes links knows the commands.
+    /// stack, which tell how to reach them. Never blocks; the latest tables win. They carry one version, which rises. Of a
+    /// node's [`crate::network::plane::Peer::link`] nothing is said here: whoever makes links knows the commands.
     fn serve(&self, tables: BTreeMap<String, Table>, nodes: &IndexMap<String, Node>);
 
     /// Whether what serves tables reports that it does: then those who need a new listener are started once it is there.
