@@ -350,6 +350,14 @@ impl Supervisor {
         }
     }
 
+    /// Every node is to make another key.
+    pub(super) fn rotate_keys(&mut self) -> u64 {
+        self.net.kept.key_epoch += 1;
+        self.net.changed = true;
+        self.memory.set_network(&self.registry, &self.net.kept);
+        self.net.kept.key_epoch
+    }
+
     /// The overlay that the file names, and every other subnet that is known.
     fn subnets(&self) -> (Option<Subnet>, Vec<Subnet>) {
         let networks = || self.world.stack.iter().flat_map(|stack| stack.networks.values());

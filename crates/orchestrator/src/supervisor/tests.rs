@@ -305,6 +305,12 @@ fn what_data_planes_report_makes_ways_and_is_told() {
     assert_eq!(status.reports.len(), 2, "strangers aren't listened to");
     assert_eq!(status.services.len(), 1);
     assert!(!serde_json::to_string(&status).unwrap().contains(&tunnel.probe_key));
+    let (sender, answer) = async_channel::bounded(1);
+    supervisor.handle(Event::Command(Command::RotateKeys(Reply(sender))));
+    supervisor.next();
+    let rotated = bench.told.served.lock().unwrap().pop().unwrap();
+    let epochs = rotated.values().map(|table| table.tunnel.as_ref().unwrap().key_epoch);
+    assert_eq!((answer.try_recv(), epochs.collect::<Vec<_>>()), (Ok(2), vec![2, 2]));
     // The next daemon knows as much.
     drop(supervisor);
     let mut supervisor = bench.open();
