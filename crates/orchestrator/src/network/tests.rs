@@ -126,6 +126,7 @@ fn with_caller<T>(world: &World, name: &InstanceName, with: impl FnOnce(&Caller<
         instance: name,
         service,
         view: View::of(service),
+        inside: true,
         lookup: &lookup,
         leases: &world.leases,
         network: world.network.as_ref(),
