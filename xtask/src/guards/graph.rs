@@ -11,6 +11,7 @@ pub(crate) const ARROWS: &[(&str, &[&str])] = &[
     ("orchestrator", &["command-executor", "service-registry"]),
     ("harness-config", &["orchestrator", "service-registry"]),
     ("harness", &["command-executor", "harness-config", "orchestrator", "service-registry"]),
+    ("tunnel", &[]),
     ("test-hosts", &[]),
     ("xtask", &["test-hosts"]),
 ];
