@@ -48,12 +48,13 @@ const LIBRARIES: &[&str] = &[
     "crates/harness-config/src/",
 ];
 
-/// The same, with the crates that carry bytes: those choose a runtime.
+/// What never talks to people, and is handed all that it needs.
 const QUIET: &[&str] = &[
     "crates/command-executor/src/",
     "crates/service-registry/src/",
     "crates/orchestrator/src/",
     "crates/harness-config/src/",
+    "crates/data-plane/src/",
     "crates/tunnel/src/",
 ];
 
@@ -67,6 +68,9 @@ const PURE_ROOMS: &[&str] = &[
     "crates/orchestrator/src/command",
     "crates/orchestrator/src/view",
     "crates/orchestrator/src/network",
+    "crates/data-plane/src/forward/balance",
+    "crates/data-plane/src/ways/memory",
+    "crates/data-plane/src/link/backoff",
     "crates/tunnel/src/overlay",
     "crates/tunnel/src/path",
     "crates/tunnel/src/probe",
@@ -112,6 +116,10 @@ pub(crate) const RULES: &[Rule] = &[
             Door {
                 path: "crates/harness/src/commands/exec.rs",
                 why: "is replaced by the command, starts nothing",
+            },
+            Door {
+                path: "crates/data-plane/src/link/keep.rs",
+                why: "starts the command whose streams are a link; it is killed with the task that holds it",
             },
             Door {
                 path: "crates/test-hosts/src/",
@@ -201,7 +209,10 @@ pub(crate) const RULES: &[Rule] = &[
             Path("std::io::stdout"),
             Path("std::io::stderr"),
         ],
-        doors: &[],
+        doors: &[Door {
+            path: "crates/data-plane/src/client/bridge.rs",
+            why: "joins them with a socket: what goes through is a link's",
+        }],
         tests_too: false,
     },
     Rule {
@@ -319,6 +330,15 @@ pub(crate) const RULES: &[Rule] = &[
         doors: &[
             Door { path: "crates/service-registry/src/server/", why: "checks the peer's uid" },
             Door { path: "crates/command-executor/src/keeper/", why: "a keeper's socket in the 0700 folder" },
+            Door { path: "crates/data-plane/src/control/", why: "checks the peer's uid" },
+            Door {
+                path: "crates/data-plane/src/forward/listener.rs",
+                why: "the addresses of a table: what a service's port is",
+            },
+            Door {
+                path: "crates/harness/src/commands/network/forward.rs",
+                why: "asked for by the user, on loopback, for as long as the command runs",
+            },
             Door {
                 path: "crates/tunnel/src/udp.rs",
                 why: "the port for tunnels and probes: nothing that isn't authenticated is answered",

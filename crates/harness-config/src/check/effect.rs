@@ -3,13 +3,14 @@
 use super::Facts;
 use crate::diagnostic::Diagnostic;
 use crate::lower::replicas;
+use crate::syntax::reader::Spanned;
 use crate::syntax::service::Service;
-use orchestrator::model::NameView;
+use orchestrator::model::{NameView, NetworkKind};
 
 /// Keys without effect, and copies that can't be made.
 pub(super) fn effects(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
     for service in facts.active {
-        not_yet(service, out);
+        not_yet(facts, service, out);
         let Some(kind) = service.kind else { continue };
         let idle: Vec<&str> = written(service).into_iter().filter(|key| !has_effect(kind, key)).collect();
         if !idle.is_empty() {
@@ -52,9 +53,15 @@ pub(super) fn effects(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
 }
 
 /// Keys that this version reads and checks, and does nothing about.
-fn not_yet(service: &Service, out: &mut Vec<Diagnostic>) {
+fn not_yet(facts: &Facts<'_>, service: &Service, out: &mut Vec<Diagnostic>) {
+    let network = |network: &Spanned<String>| {
+        let mut networks = facts.file.networks.iter();
+        networks.find(|known| known.name == network.value).map(|known| &known.network)
+    };
+    let on = service.network.as_ref().and_then(network);
+    let interface = on.is_some_and(|on| on.kind == NetworkKind::Wireguard && on.interface.is_some());
     let keys = [
-        ("network", service.network.as_ref().is_some_and(|network| network.value != "local")),
+        ("network.interface", interface),
         ("names", service.names == Some(NameView::Hosts)),
         ("deployment", service.deployment.is_some()),
         ("scaling", service.scaling.is_some()),

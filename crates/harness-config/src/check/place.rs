@@ -39,6 +39,13 @@ pub(super) fn places(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
     }
     let mut seen: HashMap<&str, Span> = HashMap::new();
     for node in &facts.file.nodes {
+        if node.name == "local" {
+            out.push(
+                Diagnostic::error("name", node.span, "`local` can't be the name of a node")
+                    .label("this is what the machine itself is called")
+                    .help("give it another name"),
+            );
+        }
         if let Some(first) = seen.insert(&node.name, node.span) {
             out.push(
                 Diagnostic::error("name-clash", node.span, format!("there are two nodes `{}`", node.name))

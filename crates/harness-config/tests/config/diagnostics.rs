@@ -336,6 +336,25 @@ fn json() {
 }
 
 #[test]
+fn what_networks_and_nodes_cant_be_yet_or_ever() {
+    assert_snapshot!(check(
+        "version: 1.0
+networks:
+  mesh: {type: wireguard}
+  kernel: {type: wireguard, interface: wg0}
+  best: {type: auto}
+nodes:
+  local: {host: a.example.com}
+services:
+  a: {type: process, command: tool, network: mesh}
+  b: {type: process, command: tool, network: kernel}
+  c: {type: process, command: tool, network: best}
+  d: {type: process, command: tool, names: hosts}
+"
+    ));
+}
+
+#[test]
 fn jump_hosts_in_a_circle() {
     assert_snapshot!(check(
         "version: 1.0

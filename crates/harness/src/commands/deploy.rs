@@ -1,6 +1,7 @@
 //! `harness deploy`.
 
 pub(super) mod nodes;
+mod service;
 
 use super::{Context, examples};
 use crate::connect;
@@ -11,6 +12,7 @@ use crate::ui::meter::{Meter, bytes};
 use crate::ui::style;
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt as _, StreamExt as _};
+use semver::Version;
 use serde::Serialize;
 use service_registry::package::install::Depot;
 use std::path::PathBuf;
@@ -28,14 +30,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
     "harness deploy web-1.2.0.tar.zst --prefix ./opt     To another folder"
     "harness deploy web-1.2.0.tar.zst --to eu-1,eu-2     To nodes: only what is missing there is sent"
     "harness deploy web-1.2.0.tar.zst --dry-run          What would be done"
+    "harness deploy web --rollback-on-failure            A service: its package to where it runs, then a restart"
+    "harness deploy web --version 1.1.0                  A version of it that is installed"
 ])]
 pub(crate) struct Args {
-    /// The package, NAME-VERSION.tar.zst; or a service of `type: package` of services.yaml
+    /// The package, NAME-VERSION.tar.zst; or a service of `type: package` of services.yaml, which is restarted with it
     #[arg(value_name = "FILE|SERVICE")]
     file: PathBuf,
-    /// Nodes of services.yaml to deploy to; without one, where the named service runs, else this machine
+    /// Nodes of services.yaml to deploy to, restarting nothing; without one, where the named service runs, else this machine
     #[arg(long, value_name = "NODE", value_delimiter = ',')]
     to: Vec<String>,
+    /// Run this version of the service's package, which is installed already
+    #[arg(long, value_name = "VERSION", conflicts_with_all = ["to", "key", "prefix"])]
+    version: Option<Version>,
     /// Nodes that are deployed to at the same time
     #[arg(long, value_name = "N", default_value_t = 3)]
     max_parallel: usize,
@@ -48,7 +55,7 @@ pub(crate) struct Args {
     /// Keep so many versions; the current one and that before it are always kept
     #[arg(long, value_name = "N", default_value_t = packages::KEEP)]
     keep: usize,
-    /// Go back to the version from before if the script after the switch fails
+    /// Go back to the version from before if the script after the switch fails, or the service isn't ready with the new one
     #[arg(long)]
     rollback_on_failure: bool,
     /// Check the package, show what would be done, and change nothing
@@ -64,8 +71,11 @@ struct Document<'a> {
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let here = args.to.is_empty() || args.to == ["local"];
-    if !here || !args.file.exists() && args.file.to_str().is_some_and(|name| !name.contains(['.', '/'])) {
+    if !here {
         return nodes::run(context, args);
+    }
+    if args.version.is_some() || service::is_meant(&args.file) {
+        return service::run(context, args);
     }
     let depot = packages::depot(args.prefix.as_deref())?;
     let key = args.key.as_deref().map(packages::public_key).transpose()?;

@@ -7,6 +7,7 @@ use crate::api::{self, RestartParams, RestartResult};
 use crate::connect;
 use crate::error::CommandError;
 use crate::exit::Exit;
+use crate::project::Project;
 use std::time::Instant;
 
 /// Restart services with the file as it is now, and wait until they are ready
@@ -31,7 +32,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
-    let begin = Instant::now();
     let project = context.project()?;
     let remote = project.remote.is_some();
     let stack = if project.deleted || remote {
@@ -47,21 +47,33 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         env: if remote { Default::default() } else { Context::caller_environment() },
         force: args.force,
     };
+    carry_out(context, &project, &params, !args.no_wait)
+}
+
+/// Asks for the restart, and with `wait` waits until all of it is ready.
+pub(super) fn carry_out(
+    context: &Context,
+    project: &Project,
+    params: &RestartParams,
+    wait: bool,
+) -> Result<Exit, CommandError> {
+    let begin = Instant::now();
+    let remote = project.remote.is_some();
     connect::block_on(async |executor| {
-        let running = connect::existing(executor, &project).await?;
+        let running = connect::existing(executor, project).await?;
         let daemon = match running {
             Some(daemon) => daemon,
-            None if offline::live_instances(&project)?.is_empty() => {
+            None if offline::live_instances(project)?.is_empty() => {
                 return Err(CommandError::new(
                     Exit::GENERAL,
                     "nothing is running, so there is nothing to restart",
                 )
                 .hint("`harness start` starts it"));
             }
-            None => connect::or_start(executor, &project).await?,
+            None => connect::or_start(executor, project).await?,
         };
         let before = start::present_runs(&daemon).await?;
-        let result: RestartResult = daemon.call(api::STACK_RESTART, &params).await?;
+        let result: RestartResult = daemon.call(api::STACK_RESTART, params).await?;
         let wanted: Vec<Expect> = result
             .restarting
             .iter()
@@ -80,18 +92,18 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
                 }
             })
             .collect();
-        if args.no_wait {
+        if !wait {
             context.ui.say(format_args!("{} restarting", wanted.len()));
             return Ok(Exit::OK);
         }
         let mut waiter = Waiter::new(context, &daemon, begin).await?;
-        let next = async || Ok(connect::or_start(executor, &project).await?);
+        let next = async || Ok(connect::or_start(executor, project).await?);
         let (end, verdicts) = waiter.ready_whoever_tells(&wanted, next).await?;
         let exit = match end {
             End::Interrupted => wait::interrupted(),
             _ => verdict::exit(&verdicts, end == End::TimedOut),
         };
-        outcome::summary(context, &project, &wanted, &verdicts, &waiter.board, begin.elapsed(), exit)?;
+        outcome::summary(context, project, &wanted, &verdicts, &waiter.board, begin.elapsed(), exit)?;
         // What would be typed next needs the logs or the file, which are over there.
         if remote {
             return Ok(exit);

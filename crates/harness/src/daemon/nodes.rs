@@ -32,6 +32,9 @@ pub(super) const FOLDER: &str = "files";
 /// The time that an answer waits for files that are brought to nodes where nothing starts anew.
 const BRING: Duration = Duration::from_secs(15);
 
+/// The time that the answer to a ping waits for what else it tells.
+const GATEWAY: Duration = Duration::from_millis(200);
+
 impl Shared {
     /// Answers, and lets what runs on a lease run on from the last answer that the daemon has heard.
     pub(super) async fn ping(&self, params: PingParams) -> Result<Pong, RpcError> {
@@ -43,7 +46,14 @@ impl Shared {
         }
         let (since_boot, now) = super::host::clock()();
         let ms = u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX);
-        Ok(Pong { stamp: Some(Stamp { boot, ms }), now_ms: now.as_millisecond() })
+        // The answer says that the program is there: it doesn't wait long for a loop that is busy.
+        let late = async {
+            Timer::after(GATEWAY).await;
+            Ok(None)
+        };
+        let network = self.ask_plain(Command::ContainerNetwork).or(late).await?;
+        let gateway = network.map(|network| network.gateway);
+        Ok(Pong { stamp: Some(Stamp { boot, ms }), now_ms: now.as_millisecond(), gateway })
     }
 
     /// Takes a daemon as the one that steers this agent, unless another does and something is kept for it.

@@ -30,7 +30,7 @@ const HEALTH: (Duration, Duration) = (Duration::from_secs(30), Duration::from_se
 pub(crate) fn complete(stack: &mut Stack) {
     for service in stack.services.values_mut() {
         let Some(file) = package_file(service) else { continue };
-        let Ok(manifest) = Opened::new(&file, None).and_then(|mut package| package.peek()) else { continue };
+        let Ok(Some(manifest)) = wanted(service, &file) else { continue };
         let here = service.host.is_none() && service.placement.is_empty();
         let service = Arc::make_mut(service);
         ports(service, &manifest);
@@ -61,8 +61,27 @@ pub(crate) fn check<'a>(
 /// The same on the machine that runs it.
 pub(crate) fn complete_here(service: &mut Service) -> Result<(), PackageError> {
     let Some(file) = package_file(service) else { return Ok(()) };
-    let manifest = Opened::new(&file, None)?.peek()?;
-    health(service, &manifest)
+    wanted(service, &file)?.map_or(Ok(()), |manifest| health(service, &manifest))
+}
+
+/// The manifest of the version that is to run: that of the file, unless another one is named. `None` if that isn't
+/// installed here, which is told when it is to be run.
+fn wanted(service: &Service, file: &Path) -> Result<Option<Manifest>, PackageError> {
+    let manifest = Opened::new(file, None)?.peek()?;
+    let Target::Package { version: Some(text), .. } = &service.target else { return Ok(Some(manifest)) };
+    let version = text.as_literal().and_then(|text| Version::parse(&text).ok());
+    match version.filter(|version| *version != manifest.version) {
+        Some(version) => Ok(read_installed(&folder(service, &manifest.name, &version)?).ok()),
+        None => Ok(Some(manifest)),
+    }
+}
+
+/// The manifest of a version that is installed in that folder.
+fn read_installed(folder: &Path) -> Result<Manifest, PackageError> {
+    let path = folder.join(manifest::FILE);
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| PackageError::File { path: path.clone(), source })?;
+    READ(&text).map_err(|problem| PackageError::File { path, source: std::io::Error::other(problem) })
 }
 
 /// Where the package of a service is on this machine, also if it runs on another.
@@ -118,7 +137,7 @@ fn health(service: &mut Service, manifest: &Manifest) -> Result<(), PackageError
     } else if let Some(port) = written.tcp {
         Probe::Tcp { host: None, port: Template::literal(port.to_string()) }
     } else {
-        let folder = folder(service, manifest)?;
+        let folder = folder(service, &manifest.name, &manifest.version)?;
         let argv = argv(&folder, &written.command).into_iter().map(Template::literal).collect();
         Probe::Command { argv, expected_exit: 0, expected_output: None }
     };
@@ -136,12 +155,12 @@ fn health(service: &mut Service, manifest: &Manifest) -> Result<(), PackageError
 }
 
 /// Where the package of a service is installed on this machine.
-fn folder(service: &Service, manifest: &Manifest) -> Result<PathBuf, PackageError> {
+fn folder(service: &Service, name: &str, version: &Version) -> Result<PathBuf, PackageError> {
     let prefix = match &service.target {
         Target::Package { install_path: Some(path), .. } => path.as_literal().map(PathBuf::from),
         _ => None,
     };
-    Ok(depot(prefix.as_deref())?.folder(&manifest.name, &manifest.version))
+    Ok(depot(prefix.as_deref())?.folder(name, version))
 }
 
 /// A command of a manifest: a program with a `/` is one of the package.
@@ -203,6 +222,9 @@ fn install(spec: &PackageSpec) -> Result<Installed, PackageError> {
                 found: manifest.version,
             });
         }
+        if depot.current(&manifest.name).map_err(PackageError::depot(&depot))?.as_ref() != Some(&version) {
+            super::rollback(&depot, &manifest.name, Some(&version), false)?;
+        }
         return started(&depot, &manifest.name, &version);
     }
     if depot.current(&manifest.name).map_err(PackageError::depot(&depot))?.as_ref() != Some(&version) {
@@ -236,11 +258,7 @@ fn script(key: &str, command: Option<&Vec<String>>, file: &Path) -> Result<(), P
 /// What runs of a version that is installed.
 fn started(depot: &Depot, name: &str, version: &Version) -> Result<Installed, PackageError> {
     let folder = depot.folder(name, version);
-    let path = folder.join(manifest::FILE);
-    let text =
-        std::fs::read_to_string(&path).map_err(|source| PackageError::File { path: path.clone(), source })?;
-    let manifest =
-        READ(&text).map_err(|problem| PackageError::File { path, source: std::io::Error::other(problem) })?;
+    let manifest = read_installed(&folder)?;
     let start = [manifest::START.to_owned()];
     let command = Some(&manifest.service.command[..]).filter(|command| !command.is_empty()).unwrap_or(&start);
     let working = manifest.service.working_dir.as_ref().map_or(folder.clone(), |path| folder.join(path));

@@ -89,3 +89,47 @@ fn what_cant_be_installed_is_told_and_stop_ends_an_install() {
     project.write("end", "");
     assert!(!project.json(&["status"]).to_string().contains("running"));
 }
+
+/// The version that is current.
+fn current(project: &Project) -> String {
+    fs::read_link(project.path().join("opt/web-current")).unwrap().to_string_lossy().into_owned()
+}
+
+#[test]
+fn a_deployed_service_runs_the_new_version_or_again_the_old_one() {
+    let project = Project::new("services: {}\n");
+    let more = ", restart: no";
+    build(&project, "1.0.0", "");
+    write(&project, "1.0.0", more);
+    let idle = project.run(&["deploy", "web"]);
+    assert_eq!(idle.code, 1, "{}", idle.stderr);
+    assert!(idle.stderr.contains("harness start web"), "{}", idle.stderr);
+    project.ok(&["start"]);
+    build(&project, "1.1.0", "");
+    write(&project, "1.1.0", more);
+    let dry = project.ok(&["deploy", "web", "--dry-run"]);
+    assert!(dry.stdout.contains("switch to it from 1.0.0"), "{}", dry.stdout);
+    assert_eq!(current(&project), "web-1.0.0");
+    let done = project.ok(&["deploy", "web"]);
+    assert!(done.stderr.contains("harness deploy web --version 1.0.0"), "{}", done.stderr);
+    until("it is the next one", || {
+        project.logs("web").last().is_some_and(|line| line.starts_with("1.1.0 in"))
+    });
+    // One that doesn't come up: its check fails until it is given up.
+    script(&project, "web/bin/broken", "exit 1");
+    build(&project, "1.2.0", "health: {command: bin/broken, interval: 50ms, retries: 1}\n");
+    write(&project, "1.2.0", ", restart: no, startup_timeout: 500ms");
+    let failed = project.run(&["deploy", "web", "--rollback-on-failure"]);
+    assert!(matches!(failed.code, 3 | 5), "{}: {}", failed.code, failed.stderr);
+    assert!(failed.stderr.contains("web runs with 1.1.0 again"), "{}", failed.stderr);
+    until("it is the one before", || {
+        project.logs("web").last().is_some_and(|line| line.starts_with("1.1.0 in"))
+    });
+    assert_eq!(current(&project), "web-1.1.0");
+    project.ok(&["deploy", "web", "--version", "1.0.0"]);
+    assert_eq!(current(&project), "web-1.0.0");
+    let unknown = project.run(&["deploy", "web", "--version", "7.0.0"]);
+    assert_eq!(unknown.code, 3, "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("web 7.0.0 isn't installed"), "{}", unknown.stderr);
+    project.ok(&["stop"]);
+}

@@ -128,7 +128,7 @@ mod tests {
         /// Words that come twice, late, and in any order.
         #[test]
         fn an_agent_never_goes_back(words in prop::collection::vec(word(), 0..40)) {
-            let ports = PortSource { range: PortRange { first: 1000, last: 1999 }, in_use: &|_| false };
+            let ports = PortSource { range: PortRange { first: 1000, last: 1999 }, in_use: &|_| false, seed: 0, slot_in_use: &|_| false };
             let instance = testing::instance("web-1");
             let mut world = World::default();
             let (mut newest, mut withdrawn, mut epoch) = (None, None, 0);

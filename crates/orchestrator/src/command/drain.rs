@@ -78,7 +78,12 @@ mod tests {
         let mut stack = stack_of(vec![spread, Service { host: Some("one".into()), ..service("db") }]);
         stack.nodes.insert("one".into(), node("10.0.0.1", &[("zone", "a")]));
         stack.nodes.insert("two".into(), node("10.0.0.2", &[("zone", "a")]));
-        let ports = PortSource { range: PortRange { first: 1000, last: 1999 }, in_use: &|_| false };
+        let ports = PortSource {
+            range: PortRange { first: 1000, last: 1999 },
+            in_use: &|_| false,
+            seed: 0,
+            slot_in_use: &|_| false,
+        };
         let mut world = World::default();
         start(&mut world, stack, &StartRequest::default(), &ports).unwrap();
         world

@@ -3,17 +3,20 @@
 mod assign;
 mod changes;
 mod drain;
+mod lease;
 mod reschedule;
 
 pub use assign::{AssignRequest, assign, withdraw};
 pub use changes::changes;
 pub use drain::{Drained, drain};
+pub use lease::lease;
 pub use reschedule::{Rescheduled, reschedule};
 
 use crate::graph::{self, Services};
 use crate::model::{InstanceName, OnDependencyChange, Role, Service, ServiceName, Stack};
 use crate::network::{
-    AddressLeases, Caller, ContainerNetwork, Full, PortLeases, PortRange, Sites, View, allocate, given,
+    AddressLeases, Caller, ContainerNetwork, Full, PortLeases, PortRange, Sites, View, Virtuals, allocate,
+    given,
 };
 use crate::observed::{Observed, Phase};
 use crate::plan::{Desired, Unplaced, Wish, WishGoal, comes_back, place};
@@ -101,6 +104,8 @@ pub struct World {
     pub addresses: AddressLeases,
     /// Where other nodes stand.
     pub sites: Sites,
+    /// The virtual addresses of services.
+    pub virtuals: Virtuals,
     /// Nodes that get nothing new.
     pub drained: BTreeSet<String>,
     /// On an agent: the newest run of each instance that was withdrawn. What is not newer is not started any more, also if
@@ -140,6 +145,10 @@ pub struct PortSource<'a> {
     pub range: PortRange,
     /// Whether something listens on a port now.
     pub in_use: &'a dyn Fn(u16) -> bool,
+    /// Where in the range of virtual addresses to begin: differs from project to project.
+    pub seed: u64,
+    /// Whether something listens at any address of that /24 for virtual addresses now.
+    pub slot_in_use: &'a dyn Fn(u16) -> bool,
 }
 
 /// Wishes for `request` with the definitions of `stack`, which becomes the world's.
@@ -184,6 +193,13 @@ pub fn start(
     }
 
     let declared = declared_ports(&stack);
+    let mut virtuals = world.virtuals.clone();
+    let stays = |service: &ServiceName| {
+        stack.services.contains_key(service) || wishes.keys().any(|instance| instance.service() == service)
+    };
+    virtuals.retain(stays);
+    leases.retain_services(stays);
+    lease(&stack, &mut virtuals, &mut leases, ports)?;
     for (instance, service) in stack.instances() {
         let Some(decision) = decided.get(&instance) else { continue };
         let service = placed.get(&instance).unwrap_or(service);
@@ -227,7 +243,8 @@ pub fn start(
             }
         }
     }
-    for (instance, changes) in changed_values(world, &wishes, (&leases, &addresses), &decided) {
+    let leased = Leased { leases, addresses, virtuals };
+    for (instance, changes) in changed_values(world, &stack, &wishes, &leased, &decided) {
         outcome.unchanged.retain(|other| *other != instance);
         let Some(wish) = wishes.get_mut(&instance) else { continue };
         if wish.service.on_dependency_change == OnDependencyChange::Restart || request.apply {
@@ -238,18 +255,27 @@ pub fn start(
     }
     sort(&mut wishes, &stack);
     world.desired.wishes = wishes;
-    world.leases = leases;
-    world.addresses = addresses;
+    world.leases = leased.leases;
+    world.addresses = leased.addresses;
+    world.virtuals = leased.virtuals;
     world.sites.know(&stack.nodes);
     world.stack = Some(stack);
     Ok(outcome)
 }
 
+/// What is leased once a command is done.
+struct Leased {
+    leases: PortLeases,
+    addresses: AddressLeases,
+    virtuals: Virtuals,
+}
+
 /// The instances that run on, but with values of others that aren't true any more once `wishes` are.
 fn changed_values(
     world: &World,
+    stack: &Stack,
     wishes: &IndexMap<InstanceName, Wish>,
-    (leases, addresses): (&PortLeases, &AddressLeases),
+    leased: &Leased,
     decided: &IndexMap<InstanceName, Decision>,
 ) -> Vec<(InstanceName, Vec<String>)> {
     let lookup = |name: &ServiceName| {
@@ -266,10 +292,12 @@ fn changed_values(
                 service: &run.service,
                 view: View::of(&run.service),
                 lookup: &lookup,
-                leases,
+                leases: &leased.leases,
                 network: world.network.as_ref(),
-                addresses,
+                addresses: &leased.addresses,
                 sites: &world.sites,
+                virtuals: &leased.virtuals,
+                networks: &stack.networks,
                 secrets: &secrets,
             };
             let now = given(&caller);
@@ -451,6 +479,10 @@ pub fn forget(world: &mut World) -> Vec<InstanceName> {
     }
     if !gone.is_empty() {
         world.addresses.retain(|instance| !gone.contains(instance));
+        let wished: BTreeSet<&ServiceName> = world.desired.wishes.keys().map(InstanceName::service).collect();
+        let stays = |service: &ServiceName| stack.services.contains_key(service) || wished.contains(service);
+        world.virtuals.retain(stays);
+        world.leases.retain_services(stays);
     }
     gone
 }

@@ -1,6 +1,6 @@
 //! Free ports for `port: auto`: leased to an instance and kept for it.
 
-use crate::model::{InstanceName, PortNumber, Service};
+use crate::model::{InstanceName, PortNumber, Service, ServiceName};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortLeases {
     leases: BTreeMap<InstanceName, BTreeMap<usize, u16>>,
+    /// Ports of services as a whole, by position: at container networks' gateways, and at virtual addresses where the declared
+    /// number can't be had.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    services: BTreeMap<ServiceName, BTreeMap<usize, u16>>,
     /// The port after the one that was leased last: a port isn't reused right after it came free.
     next: u16,
 }
@@ -42,6 +46,25 @@ pub enum Full {
         /// The network's subnet.
         subnet: String,
     },
+    /// No virtual address of the stack is free.
+    #[error("no free virtual address in {subnet} for {service}: a stack has 254")]
+    Virtual {
+        /// The service that got none.
+        service: ServiceName,
+        /// The stack's /24.
+        subnet: String,
+    },
+    /// Every /24 for virtual addresses is taken.
+    #[error("no /24 in 127.64.0.0/10 is free on this machine")]
+    Slots,
+    /// No address of the overlay is free.
+    #[error("no free address in {subnet} for node {node}")]
+    Overlay {
+        /// The node that got none.
+        node: String,
+        /// The overlay's subnet; empty where there is none to choose.
+        subnet: String,
+    },
 }
 
 impl PortRange {
@@ -64,7 +87,46 @@ impl PortLeases {
     /// Leases for a project: `seed` (a hash of its id) says where in the range to begin, so that two projects seldom meet.
     pub fn new(range: PortRange, seed: u64) -> Self {
         let offset = u16::try_from(seed % u64::from(range.size())).unwrap_or(0);
-        Self { leases: BTreeMap::new(), next: range.first.saturating_add(offset) }
+        Self { next: range.first.saturating_add(offset), ..Self::default() }
+    }
+
+    /// The port that was leased to the service as a whole for its port number `position`.
+    pub fn service_port(&self, service: &ServiceName, position: usize) -> Option<u16> {
+        self.services.get(service)?.get(&position).copied()
+    }
+
+    /// Whether any service as a whole has a port.
+    pub fn serves(&self) -> bool {
+        !self.services.is_empty()
+    }
+
+    /// Takes back the ports of services as a whole that `keep` doesn't want.
+    pub fn retain_services(&mut self, keep: impl Fn(&ServiceName) -> bool) {
+        self.services.retain(|service, _| keep(service));
+    }
+
+    fn taken(&self, declared: &BTreeSet<u16>) -> BTreeSet<u16> {
+        let leased = self.leases.values().chain(self.services.values());
+        leased.flat_map(|ports| ports.values().copied()).chain(declared.iter().copied()).collect()
+    }
+
+    /// The next port of the range that is free, which is then no more. Next-fit.
+    fn take(
+        &mut self,
+        range: PortRange,
+        taken: &mut BTreeSet<u16>,
+        in_use: impl Fn(u16) -> bool,
+    ) -> Option<u16> {
+        let start = self.next.clamp(range.first, range.last);
+        let port = (0..range.size())
+            .filter_map(|i| {
+                let offset = (u32::from(start - range.first) + i) % range.size();
+                u16::try_from(u32::from(range.first) + offset).ok()
+            })
+            .find(|port| !taken.contains(port) && !in_use(*port))?;
+        taken.insert(port);
+        self.next = if port >= range.last { range.first } else { port + 1 };
+        Some(port)
     }
 
     /// The port that stands behind the port number `position` of `service`, as `instance` has it.
@@ -99,26 +161,46 @@ pub fn allocate(
     if wanted.is_empty() {
         return Ok(false);
     }
-    let taken: BTreeSet<u16> = leases.leases.values().flat_map(|ports| ports.values().copied()).collect();
-    let mut taken = &taken | declared;
+    let mut taken = leases.taken(declared);
     for position in wanted {
-        let start = leases.next.clamp(range.first, range.last);
-        let port = (0..range.size())
-            .filter_map(|i| {
-                let offset = (u32::from(start - range.first) + i) % range.size();
-                u16::try_from(u32::from(range.first) + offset).ok()
-            })
-            .find(|port| !taken.contains(port) && !in_use(*port))
-            .ok_or_else(|| Full::Ports {
-                instance: instance.clone(),
-                first: range.first,
-                last: range.last,
-            })?;
-        taken.insert(port);
+        let port = leases.take(range, &mut taken, &in_use).ok_or_else(|| Full::Ports {
+            instance: instance.clone(),
+            first: range.first,
+            last: range.last,
+        })?;
         leases.leases.entry(instance.clone()).or_default().insert(position, port);
-        leases.next = if port >= range.last { range.first } else { port + 1 };
     }
     Ok(true)
+}
+
+/// Leases a port to `service` as a whole for each of `positions` that it hasn't one for: of the same range as those of
+/// instances, so that none is given twice.
+///
+/// # Errors
+/// [`Full::Ports`], at once.
+pub fn allocate_service(
+    leases: &mut PortLeases,
+    range: PortRange,
+    service: &ServiceName,
+    positions: &BTreeSet<usize>,
+    declared: &BTreeSet<u16>,
+    in_use: impl Fn(u16) -> bool,
+) -> Result<(), Full> {
+    let missing: Vec<usize> =
+        positions.iter().copied().filter(|at| leases.service_port(service, *at).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut taken = leases.taken(declared);
+    for position in missing {
+        let port = leases.take(range, &mut taken, &in_use).ok_or_else(|| Full::Ports {
+            instance: InstanceName::new(service.clone(), 1),
+            first: range.first,
+            last: range.last,
+        })?;
+        leases.services.entry(service.clone()).or_default().insert(position, port);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -170,6 +252,13 @@ mod tests {
                     let port = leases.port(&instance, &service, position).unwrap();
                     prop_assert!((1000..1100).contains(&port) && !used.contains(&port) && seen.insert(port));
                 }
+                let name = testing::name(&format!("s{i}"));
+                if allocate_service(&mut leases, range, &name, &BTreeSet::from([0]), &BTreeSet::new(), |p| used.contains(&p)).is_err() {
+                    prop_assert!(seen.len() + used.len() + 1 > 100, "full only when it is");
+                    break;
+                }
+                let port = leases.service_port(&name, 0).unwrap();
+                prop_assert!((1000..1100).contains(&port) && !used.contains(&port) && seen.insert(port));
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::model::Node;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What is known of where nodes stand. Kept, so that a daemon that returns sees the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ struct Site {
     near: Option<IpAddr>,
     /// By which this machine sees it.
     far: Option<IpAddr>,
+    /// Of the container network there: that machine, as the stack's containers on it see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateway: Option<Ipv4Addr>,
 }
 
 impl Sites {
@@ -39,6 +42,27 @@ impl Sites {
         site.near = near.or(site.near);
         site.far = far.or(site.far);
         new
+    }
+
+    /// Takes the gateway of the container network on a node. The answer: whether it is new.
+    pub fn has_gateway(&mut self, node: &str, gateway: Ipv4Addr) -> bool {
+        let Some(site) = self.sites.get_mut(node) else { return false };
+        site.gateway.replace(gateway) != Some(gateway)
+    }
+
+    /// The gateway of the container network on a node, if it has one and has told it.
+    pub fn gateway(&self, node: &str) -> Option<Ipv4Addr> {
+        self.sites.get(node)?.gateway
+    }
+
+    /// The address by which this machine reaches a node, as a connection has shown it.
+    pub fn far(&self, node: &str) -> Option<IpAddr> {
+        self.sites.get(node)?.far
+    }
+
+    /// The address by which a node reaches this machine, as a connection has shown it.
+    pub fn near(&self, node: &str) -> Option<IpAddr> {
+        self.sites.get(node)?.near
     }
 
     /// The address of `to` as `from` sees it; `None` is this machine, for both. What another node sees of this machine is
@@ -71,6 +95,10 @@ mod tests {
         assert_eq!(sites.address(None, Some("eu-1")).as_deref(), Some("10.0.0.1"));
         assert_eq!(sites.address(Some("eu-2"), Some("eu-1")).as_deref(), Some("10.0.0.1"));
         assert_eq!(sites.address(Some("eu-1"), None).as_deref(), Some("10.0.0.9"));
+        let gateway = Ipv4Addr::new(172, 20, 0, 1);
+        assert!(sites.has_gateway("eu-1", gateway) && !sites.has_gateway("eu-1", gateway));
+        assert!(!sites.has_gateway("x", gateway));
+        assert_eq!((sites.gateway("eu-1"), sites.far("eu-1")), (Some(gateway), far));
         let text = serde_json::to_string(&sites).unwrap();
         assert_eq!(serde_json::from_str::<Sites>(&text).unwrap(), sites);
         nodes.insert("eu-1".to_owned(), node("elsewhere.example.com", &[]));

@@ -8,6 +8,7 @@ mod agents;
 mod hosted;
 mod http;
 mod install;
+mod planes;
 mod ports;
 mod probe;
 mod reporter;
@@ -19,7 +20,8 @@ pub use agents::{ConnectFailed, Connection, Connector, Duplex, HEARTBEAT, LinkEv
 pub use hosted::docker::{EngineError, NetworkError, PROJECT_LABEL, container_network};
 pub use hosted::{Ended, HOSTED_VERSION, HostedRecord, LogSource};
 pub use install::{Installed, Installer};
-pub use ports::{Listeners, ephemeral_first, holder};
+pub use planes::{NoPlanes, Planes};
+pub use ports::{Listeners, ephemeral_first, holder, listening};
 pub use secrets::{SecretError, evaluate as evaluate_secrets};
 
 use crate::health::Verdict;

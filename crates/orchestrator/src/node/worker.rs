@@ -155,7 +155,7 @@ impl Worker {
         // What another process listens on can't be had, and its answers to our probes would be taken for the service's.
         // Units and what was joined may be up already, and a container engine says itself what it can't publish.
         let binds = matches!(launch.resolved.target, ResolvedTarget::Process(_));
-        if let Some(port) = launch.ports.iter().copied().find(|port| binds && listeners.contains(*port)) {
+        if let Some(port) = launch.ports.iter().copied().find(|port| binds && listeners.meets(*port)) {
             let by = holder(port).map(|holder| format!(" by {holder}")).unwrap_or_default();
             return Err(format!("port {port} is in use{by}"));
         }

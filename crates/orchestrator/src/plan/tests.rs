@@ -168,6 +168,8 @@ impl Sim {
             network: None,
             addresses: &self.world.addresses,
             sites: &self.world.sites,
+            virtuals: &self.world.virtuals,
+            networks: &Default::default(),
             secrets: &BTreeMap::new(),
         })
     }
@@ -408,8 +410,12 @@ impl Sim {
 
 use crate::observed::Instance;
 
-const PORTS: PortSource<'static> =
-    PortSource { range: PortRange { first: 20_000, last: 29_999 }, in_use: &|_| false };
+const PORTS: PortSource<'static> = PortSource {
+    range: PortRange { first: 20_000, last: 29_999 },
+    in_use: &|_| false,
+    seed: 0,
+    slot_in_use: &|_| false,
+};
 
 #[test]
 fn starts_in_order_and_stops_in_reverse() {

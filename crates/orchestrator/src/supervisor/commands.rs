@@ -1,6 +1,6 @@
 //! What the loop can be asked, and how it answers.
 
-use super::{NodeStatus, Supervisor};
+use super::{NetworkStatus, NodeStatus, Supervisor};
 use crate::command::{self, AssignRequest, Drained, PortSource, Refused, StartRequest, Started, StopRequest};
 use crate::model::{Attach, InstanceName, Node, Service, ServiceName, Stack, Target};
 use crate::network::ContainerNetwork;
@@ -38,7 +38,12 @@ pub enum Command {
     /// What a command needs to run where this service or instance runs.
     Exec(String, Reply<Result<ExecContext, Refused>>),
     /// The stack's container network, as far as one is known.
-    Network(Reply<Option<ContainerNetwork>>),
+    ContainerNetwork(Reply<Option<ContainerNetwork>>),
+    /// What is known of virtual addresses, ways and data planes.
+    Network(Reply<Box<NetworkStatus>>),
+    /// Have every node make another key for its tunnels. The answer: the epoch of the new keys, which nodes report once they
+    /// have them.
+    RotateKeys(Reply<u64>),
     /// Which services of the stack aren't wanted.
     NotStarted(Reply<Vec<ServiceName>>),
     /// The names that a selection means.
@@ -60,6 +65,14 @@ pub enum Command {
     End,
     /// End the loop if nothing is wanted to run and nothing does. The answer: whether it ends.
     EndIfIdle(Reply<bool>),
+}
+
+impl Command {
+    /// Whether it changes what is wanted.
+    fn changes(&self) -> bool {
+        use Command::{Assign, Drain, Restart, Start, Stop, Withdraw};
+        matches!(self, Start(..) | Stop(..) | Restart(..) | Assign(..) | Withdraw(..) | Drain(..))
+    }
 }
 
 /// A start with what comes along.
@@ -142,13 +155,16 @@ pub(super) struct Asked {
 
 impl Supervisor {
     pub(super) fn command(&mut self, command: Command) {
+        self.net.changed |= command.changes();
         match command {
             Command::Start(order, reply) => reply.send(self.start_command(*order)),
             Command::Stop(request, dry_run, reply) => reply.send(self.stop_command(&request, dry_run)),
             Command::Restart(order, force, reply) => reply.send(self.restart_command(*order, force)),
             Command::Probe(names, reply) => self.probe_command(&names, reply),
             Command::Exec(name, reply) => reply.send(self.exec_command(&name)),
-            Command::Network(reply) => reply.send(self.world.network.clone()),
+            Command::ContainerNetwork(reply) => reply.send(self.world.network.clone()),
+            Command::Network(reply) => reply.send(Box::new(self.network_status())),
+            Command::RotateKeys(reply) => reply.send(self.rotate_keys()),
             Command::NotStarted(reply) => reply.send(self.not_started()),
             Command::Select(names, reply) => {
                 reply.send(self.select(&names).map(|set| set.into_iter().collect()))
@@ -177,8 +193,9 @@ impl Supervisor {
         let stack = order.stack.ok_or(Refused::NoStack)?;
         let before = self.world.clone();
         let listeners = Listeners::read();
-        let in_use = |port| listeners.contains(port);
-        let ports = PortSource { range: self.ports, in_use: &in_use };
+        let (in_use, slot_in_use) = (|port| listeners.contains(port), |slot| listeners.has_slot(slot));
+        let ports =
+            PortSource { range: self.ports, in_use: &in_use, seed: self.seed, slot_in_use: &slot_in_use };
         if order.dry_run {
             let mut after = before;
             after.network = order.network.or(after.network);
@@ -199,8 +216,9 @@ impl Supervisor {
         let AssignOrder { request, env, network } = order;
         let before = self.world.clone();
         let listeners = Listeners::read();
-        let in_use = |port| listeners.contains(port);
-        let ports = PortSource { range: self.ports, in_use: &in_use };
+        let (in_use, slot_in_use) = (|port| listeners.contains(port), |slot| listeners.has_slot(slot));
+        let ports =
+            PortSource { range: self.ports, in_use: &in_use, seed: self.seed, slot_in_use: &slot_in_use };
         let instance = request.instance.clone();
         self.world.network = network.or(self.world.network.take());
         if command::assign(&mut self.world, request, &ports)? {
@@ -248,8 +266,9 @@ impl Supervisor {
         let revision = self.registry.revision();
         let before = self.world.clone();
         let listeners = Listeners::read();
-        let in_use = |port| listeners.contains(port);
-        let ports = PortSource { range: self.ports, in_use: &in_use };
+        let (in_use, slot_in_use) = (|port| listeners.contains(port), |slot| listeners.has_slot(slot));
+        let ports =
+            PortSource { range: self.ports, in_use: &in_use, seed: self.seed, slot_in_use: &slot_in_use };
         let with_stack = order.stack.is_some();
         self.world.network = order.network.or(self.world.network.take());
         let restarting = command::restart(&mut self.world, order.stack, &order.request.names, &ports)?;

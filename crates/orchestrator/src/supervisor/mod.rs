@@ -6,19 +6,24 @@
 
 mod adopt;
 mod commands;
+mod network;
 mod nodes;
 mod persist;
+#[cfg(test)]
+mod tests;
 
 pub use adopt::AdoptError;
 pub use commands::{AssignOrder, Command, ExecContext, Reply, StartAnswer, StartOrder, Stopped};
+pub use network::{NetworkNode, NetworkPort, NetworkService, NetworkStatus};
 pub use nodes::NodeStatus;
 pub use persist::PersistError;
 
 use crate::command::World;
 use crate::health::Verdict;
 use crate::model::{InstanceName, OnNodeLoss, Protocol, Service};
+use crate::network::plane::Report;
 use crate::network::{Caller, PortRange, Resolved, ResolvedProbe, Unresolved, View, given, resolve};
-use crate::node::{Engine, Launch, LinkEvent, NodeEvent, NodeFact, Order, Question, StopHow};
+use crate::node::{Engine, Launch, LinkEvent, NodeEvent, NodeFact, Order, Planes, Question, StopHow};
 use crate::observed::{Fact, Moment, Phase, Run, StopCause};
 use crate::plan::{self, Step};
 use crate::view;
@@ -38,6 +43,10 @@ pub type Clock = Arc<dyn Fn() -> (Moment, Timestamp) + Send + Sync>;
 /// Where the loop takes the names of new runs from.
 pub type RunNames = Box<dyn Fn() -> String + Send + Sync>;
 
+/// Those of a project that nothing was started in.
+static NO_NETWORKS: std::sync::LazyLock<indexmap::IndexMap<String, crate::model::Network>> =
+    std::sync::LazyLock::new(Default::default);
+
 /// Events that are handled before the plan is asked again: a burst of reports costs one plan.
 const BATCH: usize = 256;
 
@@ -50,11 +59,13 @@ pub struct Options {
     pub registry: Registry,
     /// What carries out steps.
     pub engine: Engine,
+    /// What runs data planes.
+    pub planes: Arc<dyn Planes>,
     /// The time.
     pub clock: Clock,
     /// The ports for `auto`.
     pub ports: PortRange,
-    /// Where in that range to begin: differs from project to project.
+    /// Where in ranges of ports and virtual addresses to begin: differs from project to project.
     pub seed: u64,
     /// This node's name, for `HARNESS_NODE`.
     pub node: String,
@@ -70,6 +81,8 @@ pub enum Event {
     Node(NodeEvent),
     /// Something happened to the link to another node.
     Link(LinkEvent),
+    /// Data planes have reported, by node.
+    Planes(BTreeMap<String, Report>),
 }
 
 /// The loop and all that it owns.
@@ -80,6 +93,7 @@ pub struct Supervisor {
     engine: Engine,
     clock: Clock,
     ports: PortRange,
+    seed: u64,
     node: String,
     run_id: RunNames,
     events: Receiver<Event>,
@@ -89,6 +103,7 @@ pub struct Supervisor {
     progress: BTreeMap<InstanceName, String>,
     /// Clocks and the like of other nodes.
     nodes: BTreeMap<String, nodes::Kept>,
+    net: network::Net,
     /// Answers to `health --run-now` that wait for their probes.
     asked: Vec<commands::Asked>,
     ended: bool,
@@ -100,6 +115,7 @@ impl Supervisor {
     /// Reads what was wanted, finds what runs, and takes it over. Nothing is started or stopped yet.
     pub async fn open(options: Options, events: Receiver<Event>) -> Result<Self, AdoptError> {
         let (memory, world) = Memory::load(&options.registry, options.ports, options.seed)?;
+        let (kept, epoch) = Memory::load_network(&options.registry)?;
         let mut supervisor = Self {
             world,
             memory,
@@ -107,6 +123,7 @@ impl Supervisor {
             engine: options.engine,
             clock: options.clock,
             ports: options.ports,
+            seed: options.seed,
             node: options.node,
             run_id: options.run_id,
             events,
@@ -114,10 +131,12 @@ impl Supervisor {
             probes: BTreeMap::new(),
             progress: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            net: network::Net::new(options.planes, kept, epoch),
             asked: Vec::new(),
             ended: false,
             idle: false,
         };
+        supervisor.open_network().await;
         supervisor.adopt().await?;
         Ok(supervisor)
     }
@@ -132,6 +151,7 @@ impl Supervisor {
     pub async fn run(mut self) {
         self.handle_events().await;
         if self.idle {
+            self.net.end().await;
             self.engine.tidy(self.world.network.as_ref()).await;
         }
     }
@@ -174,6 +194,7 @@ impl Supervisor {
             Event::Command(command) => self.command(command),
             Event::Node(event) => self.node_event(event),
             Event::Link(event) => self.link_event(event),
+            Event::Planes(reports) => self.planes_event(reports),
         }
     }
 
@@ -183,7 +204,10 @@ impl Supervisor {
         let over = self.reschedule();
         let Some(stack) = &self.world.stack else { return None };
         let (now, _) = (self.clock)();
-        let plan = plan::plan(stack, &self.world.desired, &self.world.observed, now);
+        let mut plan = plan::plan(stack, &self.world.desired, &self.world.observed, now);
+        // Before anything is started that needs a listener.
+        self.serve_planes();
+        self.hold(&mut plan, now);
         let waiting: BTreeMap<InstanceName, Reason> = plan.waiting.into_iter().collect();
         let mut touched: BTreeSet<InstanceName> = BTreeSet::new();
         let differs = |old: &BTreeMap<InstanceName, Reason>, new: &BTreeMap<InstanceName, Reason>| {
@@ -212,6 +236,7 @@ impl Supervisor {
                 written.forget();
             }
         }
+        self.serve_planes();
         plan.wake_at.into_iter().chain(over).min()
     }
 
@@ -356,6 +381,8 @@ impl Supervisor {
             network: self.world.network.as_ref(),
             addresses: &self.world.addresses,
             sites: &self.world.sites,
+            virtuals: &self.world.virtuals,
+            networks: self.world.stack.as_ref().map_or(&*NO_NETWORKS, |stack| &stack.networks),
             secrets: &self.memory.secrets,
         };
         with(&caller)

@@ -73,6 +73,7 @@ impl Supervisor {
             LinkFact::Up { near, far } => {
                 if self.world.sites.saw(&node, near, far) {
                     self.memory.set_sites(&self.registry, &self.world.sites);
+                    self.net.changed = true;
                 }
                 self.world.observed.nodes.insert(node.clone(), NodeSeen::Up);
                 self.publish_of(&node);
@@ -86,6 +87,12 @@ impl Supervisor {
             LinkFact::Withdrawn { instance, run } => {
                 self.memory.given_up.retain(|(_, name, given_up)| (name, given_up) != (&instance, &run));
                 self.memory.set_given_up(&self.registry);
+            }
+            LinkFact::Gateway(gateway) => {
+                if self.world.sites.has_gateway(&node, gateway) {
+                    self.memory.set_sites(&self.registry, &self.world.sites);
+                    self.net.changed = true;
+                }
             }
             LinkFact::Revision(revision) => self.memory.set_revision(&self.registry, &node, revision),
             LinkFact::Clock { ahead_ms, uncertain_ms } => {
@@ -106,6 +113,7 @@ impl Supervisor {
             tracing::warn!(%instance, node, run, "given up: its node was lost for longer than its lease");
             self.engine.give_up(node, instance, run);
         }
+        self.net.changed = true;
         self.memory.given_up.extend(given_up.iter().cloned());
         // In one commit with where they go: nobody may know the one without the other.
         self.memory.set_given_up(&self.registry);

@@ -1,6 +1,7 @@
 //! What the loop remembers over its own death, in the registry's store.
 
 use super::Cause;
+use super::network::Kept;
 use crate::command::World;
 use crate::model::{InstanceName, Service, Stack};
 use crate::network::{PortLeases, PortRange, Sites};
@@ -98,6 +99,7 @@ impl Memory {
         let network = value(registry, STATE, "container-network")?;
         let addresses = value(registry, STATE, "addresses")?.unwrap_or_default();
         let sites = value(registry, STATE, "sites")?.unwrap_or_default();
+        let virtuals = value(registry, STATE, "virtuals")?.unwrap_or_default();
         let drained = value(registry, STATE, "drained")?.unwrap_or_default();
         let fences = value(registry, STATE, "fences")?.unwrap_or_default();
         let mut wishes: Vec<(InstanceName, Wish)> = values(registry, WISHES)?;
@@ -117,7 +119,18 @@ impl Memory {
         let desired = Desired { wishes: wishes.into_iter().collect() };
         Ok((
             memory,
-            World { stack, desired, leases, network, addresses, sites, drained, fences, ..World::default() },
+            World {
+                stack,
+                desired,
+                leases,
+                network,
+                addresses,
+                sites,
+                virtuals,
+                drained,
+                fences,
+                ..World::default()
+            },
         ))
     }
 
@@ -138,6 +151,9 @@ impl Memory {
         }
         if before.sites != after.sites {
             put(registry, STATE, "sites", &after.sites);
+        }
+        if before.virtuals != after.virtuals {
+            put(registry, STATE, "virtuals", &after.virtuals);
         }
         if before.drained != after.drained {
             put(registry, STATE, "drained", &after.drained);
@@ -199,6 +215,20 @@ impl Memory {
             put(registry, STATE, "secrets", &secrets);
             self.secrets = secrets;
         }
+    }
+
+    /// What is kept of networking, and the epoch of the daemon before.
+    pub(super) fn load_network(registry: &Registry) -> Result<(Kept, u64), PersistError> {
+        let kept = value(registry, STATE, "network")?.unwrap_or_default();
+        Ok((kept, value(registry, STATE, "network-epoch")?.unwrap_or_default()))
+    }
+
+    pub(super) fn set_network(&self, registry: &Registry, kept: &Kept) {
+        put(registry, STATE, "network", kept);
+    }
+
+    pub(super) fn set_network_epoch(&self, registry: &Registry, epoch: u64) {
+        put(registry, STATE, "network-epoch", &epoch);
     }
 
     /// Where nodes stand has become known.

@@ -27,23 +27,6 @@ pub(crate) struct Driver {
 impl Driver {
     /// Works until the tunnels are gone.
     pub(crate) async fn run(mut self) {
-        let st = self.stack.clone();
-        let q = self.outgoing.clone();
-        tokio::spawn(async move {
-            for i in 0..3 {
-                tokio::time::sleep(Duration::from_secs(15 + i)).await;
-                let inner = st.inner();
-                for h in inner.flows.keys() {
-                    eprintln!(
-                        "DUMP {:?} now {} q {} {:?}",
-                        inner.address,
-                        inner.now(),
-                        q.capacity(),
-                        inner.sockets.get::<smoltcp::socket::tcp::Socket<'_>>(*h)
-                    );
-                }
-            }
-        });
         let mut packets = Vec::with_capacity(BATCH);
         let mut out = Vec::with_capacity(BATCH);
         loop {

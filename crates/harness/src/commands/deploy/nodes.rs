@@ -9,6 +9,7 @@ use crate::error::{CommandError, chain};
 use crate::exit::Exit;
 use crate::node::agent::{Agents, Brought};
 use crate::packages::{self, Opened, SCRIPT};
+use crate::project::Project;
 use crate::ui::meter::bytes;
 use crate::ui::progress::Phase;
 use crate::ui::style::{self, paint};
@@ -19,7 +20,7 @@ use command_executor::launcher::LocalLauncher;
 use futures_util::future::join_all;
 use indexmap::IndexMap;
 use jiff::Timestamp;
-use orchestrator::model::{Node, Target};
+use orchestrator::model::{Node, Stack, Target};
 use serde::Serialize;
 use serde_json::Value;
 use service_registry::client::{Client, ClientOptions};
@@ -40,8 +41,8 @@ const AGAIN: (u32, Duration) = (5, Duration::from_secs(2));
 
 /// What became of a node.
 #[derive(Serialize)]
-struct Outcome<'a> {
-    node: &'a str,
+struct Outcome {
+    node: String,
     milliseconds: u64,
     /// Bytes that went over the wire, or would.
     sent: u64,
@@ -77,28 +78,54 @@ struct Work<'a> {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
-    #[derive(Serialize)]
-    struct Document<'a> {
-        schema: u32,
-        name: &'a str,
-        version: String,
-        bytes: u64,
-        nodes: Vec<Outcome<'a>>,
-    }
     let project = context.project()?;
     let stack = load::look(context, &project)?.stack;
-    let (file, mut names) = (file(&args.file, &stack), args.to.clone());
-    if names.is_empty() {
-        names.extend(host_of(&args.file, &stack));
+    let file = file(&args.file, &stack);
+    let sent = send(context, args, &project, &stack, &file, &args.to)?;
+    if !context.ui.is_table() {
+        context.ui.document(&sent)?;
     }
-    let nodes = chosen(&stack, &names)?;
+    Ok(sent.exit())
+}
+
+/// What became of a deployment to nodes.
+#[derive(Serialize)]
+pub(super) struct Sent {
+    schema: u32,
+    name: String,
+    version: String,
+    bytes: u64,
+    nodes: Vec<Outcome>,
+}
+
+impl Sent {
+    pub(super) fn exit(&self) -> Exit {
+        if self.nodes.iter().any(|outcome| outcome.error.is_some()) { Exit::GENERAL } else { Exit::OK }
+    }
+
+    /// The version that was current before on the first of them, if this is another one.
+    pub(super) fn previous(&self) -> Option<&str> {
+        self.nodes.iter().find_map(|outcome| outcome.deployed.as_ref()?["previous"].as_str())
+    }
+}
+
+/// Deploys a package to nodes, and tells how that went on a screen.
+pub(super) fn send(
+    context: &Context,
+    args: &Args,
+    project: &Project,
+    stack: &Stack,
+    file: &Path,
+    names: &[String],
+) -> Result<Sent, CommandError> {
+    let nodes = chosen(stack, names)?;
     let key = args.key.as_deref().map(packages::public_key).transpose()?;
-    let package = Opened::new(&file, key.as_ref())?;
+    let package = Opened::new(file, key.as_ref())?;
     let unpacked = unpack(package, &project.state_dir)?;
     LocalLauncher::prepare();
     let work = Work {
         args,
-        agents: Agents::of(project.id),
+        agents: Agents::of(&project.id),
         nodes: stack.nodes.clone(),
         unpacked,
         timeout: context.global.timeout.unwrap_or(SCRIPT),
@@ -111,23 +138,19 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     })?;
     let Work { unpacked, board, .. } = work;
     drop(board);
-    let manifest = &unpacked.package.manifest;
-    let failed = outcomes.iter().any(|outcome| outcome.error.is_some());
     if context.ui.is_table() {
         for outcome in &outcomes {
             context.ui.out(line(outcome, &unpacked, args.dry_run))?;
         }
-    } else {
-        let (name, version) = (manifest.name.as_str(), manifest.version.to_string());
-        let bytes = unpacked.scan.bytes;
-        context.ui.document(&Document { schema: 1, name, version, bytes, nodes: outcomes })?;
     }
-    Ok(if failed { Exit::GENERAL } else { Exit::OK })
+    let manifest = &unpacked.package.manifest;
+    let (name, version) = (manifest.name.clone(), manifest.version.to_string());
+    Ok(Sent { schema: 1, name, version, bytes: unpacked.scan.bytes, nodes: outcomes })
 }
 
 /// The package's file: what was named, unless that is a service of this type.
-fn file(named: &Path, stack: &harness_config::Stack) -> PathBuf {
-    let service = named.to_str().and_then(|name| stack.services.get(name)).filter(|_| !named.exists());
+pub(super) fn file(named: &Path, stack: &Stack) -> PathBuf {
+    let service = named.to_str().and_then(|name| stack.services.get(name)).filter(|_| !named.is_file());
     match service.map(|service| (&service.target, &service.files)) {
         Some((Target::Package { package, .. }, files)) => {
             let path = PathBuf::from(package.as_literal().unwrap_or_default());
@@ -135,10 +158,6 @@ fn file(named: &Path, stack: &harness_config::Stack) -> PathBuf {
         }
         _ => named.to_owned(),
     }
-}
-
-fn host_of(named: &Path, stack: &harness_config::Stack) -> Option<String> {
-    stack.services.get(named.to_str()?)?.host.clone()
 }
 
 /// Checks the package, and unpacks and scans it in a folder of this process.
@@ -166,10 +185,10 @@ fn unpack(mut package: Opened, state: &Path) -> Result<Unpacked, CommandError> {
     }
 }
 
-fn line(outcome: &Outcome<'_>, unpacked: &Unpacked, dry: bool) -> String {
+fn line(outcome: &Outcome, unpacked: &Unpacked, dry: bool) -> String {
     let manifest = &unpacked.package.manifest;
     let (name, node) =
-        (format!("{} {}", manifest.name, manifest.version), paint(style::STRONG, outcome.node));
+        (format!("{} {}", manifest.name, manifest.version), paint(style::STRONG, &outcome.node));
     let sent = format!("{} of {}", bytes(outcome.sent), bytes(unpacked.scan.bytes));
     if let Some(error) = &outcome.error {
         return format!("{} {node}  {error}", paint(style::ERROR, "✗"));
@@ -188,7 +207,7 @@ fn line(outcome: &Outcome<'_>, unpacked: &Unpacked, dry: bool) -> String {
 }
 
 impl Work<'_> {
-    async fn one<'n>(&self, node: &'n str, at: usize) -> Outcome<'n> {
+    async fn one(&self, node: &str, at: usize) -> Outcome {
         self.board.tell(at, Phase::Busy, "waiting for its turn".to_owned());
         let _turn = self.turns.acquire().await;
         let begun = Instant::now();
@@ -206,6 +225,7 @@ impl Work<'_> {
         let (phase, text) = if done.is_ok() { (Phase::Done, "done") } else { (Phase::Failed, "failed") };
         self.board.tell(at, phase, text.to_owned());
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let node = node.to_owned();
         match done {
             Ok((sent, deployed)) => Outcome { node, milliseconds, sent, deployed, error: None },
             Err((error, _)) => Outcome { node, milliseconds, sent: 0, deployed: None, error: Some(error) },
@@ -296,14 +316,14 @@ pub(in crate::commands) fn rollback(
             Ok(deployed) => (Some(deployed), None),
             Err(error) => (None, Some(error)),
         };
-        outcomes.push(Outcome { node, milliseconds, sent: 0, deployed, error });
+        outcomes.push(Outcome { node: node.to_owned(), milliseconds, sent: 0, deployed, error });
     }
     let failed = outcomes.iter().any(|outcome| outcome.error.is_some());
     if !context.ui.is_table() {
         context.ui.document(&serde_json::json!({ "schema": 1, "nodes": outcomes }))?;
     } else {
         for outcome in &outcomes {
-            let node = paint(style::STRONG, outcome.node);
+            let node = paint(style::STRONG, &outcome.node);
             let (mark, text) = match (&outcome.error, &outcome.deployed) {
                 (Some(error), _) => (paint(style::ERROR, "✗"), error.clone()),
                 (None, deployed) => {

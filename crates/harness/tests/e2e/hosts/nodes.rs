@@ -21,7 +21,7 @@ pub(super) fn project(hosts: &Host, services: &str) -> Project {
 }
 
 /// What runs of a project's agents on a host, as `ps` lists it.
-fn left(host: &Host) -> String {
+pub(super) fn left(host: &Host) -> String {
     host.sh("for it in /proc/[0-9]*; do tr '\\0' ' ' <$it/cmdline 2>/dev/null | grep 'harness/[a]gents'; done; true").unwrap()
 }
 
@@ -125,6 +125,8 @@ fn one_graph_over_machines_of_every_kind() {
             r#"nodes:
   one: {{host: {a}, user: app, labels: {{disk: ssd}}}}
   two: {{host: {b}, user: app, sudo: true, labels: {{disk: ssd}}}}
+networks:
+  lan: {{type: lan}}
 services:
   db:
     type: docker
@@ -132,6 +134,7 @@ services:
     host: one
     command: [sh, -c, "mkdir /www; echo content > /www/index.html; exec httpd -f -p 80 -h /www"]
     init: true
+    network: lan
     ports: ["0.0.0.0:8080:80"]
     health_check: {{http: "http://127.0.0.1:8080/index.html", interval: 1s}}
   beat: {{type: systemd, unit: beat.service, host: two}}

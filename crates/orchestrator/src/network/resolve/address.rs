@@ -4,6 +4,7 @@ use super::{Caller, Unresolved};
 use crate::model::{
     Attach, Field, InstanceName, Port, Protocol, Reference, Service, Subject, Target, Template,
 };
+use crate::network::reach::{Reach, Stand, is_loopback, is_wildcard, kind_of, reach};
 
 /// From where something is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub(super) fn value(caller: &Caller<'_, '_>, reference: &Reference) -> Result<St
             instance: caller.instance.clone(),
         }),
         Subject::Own => {
-            let own = Asked { service: caller.service, instance: caller.instance.clone() };
+            let own = Asked::own(caller);
             match &reference.field {
                 Field::Name | Field::Value => Ok(caller.instance.to_string()),
                 field => own.value(caller, reference, field),
@@ -68,17 +69,27 @@ pub(super) fn value(caller: &Caller<'_, '_>, reference: &Reference) -> Result<St
 pub(super) struct Asked<'a> {
     service: &'a Service,
     instance: InstanceName,
+    /// Whether it is the caller itself: no address of the service as a whole is meant.
+    own: bool,
 }
 
 impl<'a> Asked<'a> {
-    /// The first instance of another service, until a virtual address stands before all of them.
+    /// Another service: the first instance of it, where that is reached by its own address.
     pub(super) fn first(service: &'a Service) -> Self {
-        Self { service, instance: InstanceName::new(service.name.clone(), 1) }
+        Self { service, instance: InstanceName::new(service.name.clone(), 1), own: false }
     }
 
     /// The caller itself.
     pub(super) fn own(caller: &Caller<'a, '_>) -> Self {
-        Self { service: caller.service, instance: caller.instance.clone() }
+        Self { service: caller.service, instance: caller.instance.clone(), own: true }
+    }
+
+    fn reach(&self, caller: &Caller<'_, '_>) -> Reach {
+        if self.own {
+            return Reach::Direct;
+        }
+        let from = Stand { node: caller.service.host.as_deref(), view: caller.view };
+        reach(kind_of(caller.networks, self.service), from, self.service, self.service.host.as_deref())
     }
 
     fn value(
@@ -92,6 +103,15 @@ impl<'a> Asked<'a> {
             instance: caller.instance.clone(),
             service: self.service.name.to_string(),
         };
+        let asks_for_address = matches!(field, Field::Ip | Field::Host | Field::Url);
+        if asks_for_address && self.reach(caller) == Reach::Apart {
+            return Err(Unresolved::Apart {
+                reference: reference.to_string(),
+                instance: caller.instance.clone(),
+                service: self.service.name.to_string(),
+                network: self.service.network.clone().unwrap_or_default(),
+            });
+        }
         let no_port = || Unresolved::NoPort {
             reference: reference.to_string(),
             instance: caller.instance.clone(),
@@ -118,11 +138,20 @@ impl<'a> Asked<'a> {
 
     /// Its address; `None` for one in a container network that isn't there.
     pub(super) fn ip(&self, caller: &Caller<'_, '_>) -> Option<String> {
+        match self.reach(caller) {
+            Reach::Direct => self.own_ip(caller),
+            Reach::Virtual => Some(caller.virtuals.address(&self.service.name)?.to_string()),
+            Reach::Gateway => gateway(caller),
+            Reach::Apart => None,
+        }
+    }
+
+    fn own_ip(&self, caller: &Caller<'_, '_>) -> Option<String> {
         if let Target::Attach(Attach::External { host, .. }) = &self.service.target {
             return host.as_literal();
         }
         let address = self.service.ports.first().and_then(|port| port.address.as_deref());
-        let listens = address.filter(|address| !matches!(*address, "0.0.0.0" | "::" | "*"));
+        let listens = address.filter(|address| !is_wildcard(address));
         let (from, to) = (caller.service.host.as_deref(), self.service.host.as_deref());
         if from != to {
             let open = listens.filter(|address| !is_loopback(address)).map(str::to_owned);
@@ -138,7 +167,7 @@ impl<'a> Asked<'a> {
             (View::Machine, _) => Some(listens.unwrap_or(LOOPBACK).to_owned()),
             (View::Container, View::Machine) => match listens.filter(|address| !is_loopback(address)) {
                 Some(address) => Some(address.to_owned()),
-                None => Some(caller.network?.gateway.to_string()),
+                None => gateway(caller),
             },
         }
     }
@@ -162,8 +191,10 @@ impl<'a> Asked<'a> {
 
     /// A name that resolves where the caller is.
     pub(super) fn host(&self, caller: &Caller<'_, '_>) -> Option<String> {
-        if caller.service.host != self.service.host {
-            return self.ip(caller);
+        match self.reach(caller) {
+            Reach::Gateway => return Some(MACHINE.to_owned()),
+            Reach::Direct if caller.service.host == self.service.host => {}
+            _ => return self.ip(caller),
         }
         match (caller.view, View::of(self.service)) {
             (View::Container, View::Container) => Some(self.service.name.to_string()),
@@ -182,6 +213,13 @@ impl<'a> Asked<'a> {
             return Some(*port);
         }
         let position = position(&self.service.ports, name)?;
+        if self.service.ports.get(position)?.protocol == Protocol::Tcp {
+            match self.reach(caller) {
+                Reach::Virtual => return caller.virtuals.port(caller.leases, self.service, position),
+                Reach::Gateway => return caller.leases.service_port(&self.service.name, position),
+                Reach::Direct | Reach::Apart => {}
+            }
+        }
         let number = caller.leases.port(&self.instance, self.service, position)?;
         let together = caller.service.host == self.service.host;
         let inside = together && caller.view == View::Container && View::of(self.service) == View::Container;
@@ -190,8 +228,12 @@ impl<'a> Asked<'a> {
     }
 }
 
-fn is_loopback(address: &str) -> bool {
-    address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+/// This machine, as a container of the caller's sees it: of another node only the name there is known.
+fn gateway(caller: &Caller<'_, '_>) -> Option<String> {
+    match caller.service.host {
+        Some(_) => Some(MACHINE.to_owned()),
+        None => Some(caller.network?.gateway.to_string()),
+    }
 }
 
 /// An IPv6 address in brackets, as URLs want it.

@@ -12,9 +12,10 @@ pub use assign::assigned;
 pub use probe::ResolvedProbe;
 pub use target::{Attached, ContainerSpec, PackageSpec, PublishedPort, ResolvedTarget};
 
-use super::{AddressLeases, ContainerNetwork, PortLeases, Sites};
-use crate::model::{InstanceName, Service, ServiceName, Subject, Template};
+use super::{AddressLeases, ContainerNetwork, PortLeases, Sites, Virtuals};
+use crate::model::{InstanceName, Network, Service, ServiceName, Subject, Template};
 use address::Asked;
+use indexmap::IndexMap;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -72,6 +73,20 @@ pub enum Unresolved {
         /// Where it stands.
         instance: InstanceName,
     },
+    /// It asks for the address of a service whose network doesn't leave its machine.
+    #[error(
+        "{reference} in {instance}: {service} is on the network {network}, which doesn't leave its machine: put it on another"
+    )]
+    Apart {
+        /// The hole.
+        reference: String,
+        /// Where it stands.
+        instance: InstanceName,
+        /// What it names.
+        service: String,
+        /// The network.
+        network: String,
+    },
     /// It asks for an address in the stack's container network, and there is none; or for one of another node that isn't known.
     #[error(
         "{reference} in {instance}: {service} has no address, because its container engine or its node can't be reached"
@@ -105,6 +120,10 @@ pub struct Caller<'a, 's> {
     pub addresses: &'a AddressLeases,
     /// Where other nodes stand.
     pub sites: &'a Sites,
+    /// The virtual addresses of services.
+    pub virtuals: &'a Virtuals,
+    /// The networks of the stack.
+    pub networks: &'a IndexMap<String, Network>,
     /// Values of secrets by name.
     pub secrets: &'a BTreeMap<String, String>,
 }

@@ -1,7 +1,9 @@
 use super::*;
 use crate::model::{Field, Port, PortNumber, Probe, Protocol, Reference, Segment, Target};
-use crate::network::Sites;
+use crate::network::{PortRange, Sites, Virtuals, allocate_service};
 use crate::testing;
+use indexmap::IndexMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 fn hole(service: &str, field: Field) -> Segment {
@@ -49,6 +51,8 @@ fn an_instance_sees_itself_and_its_dependencies() {
         network: None,
         addresses: &addresses,
         sites: &Sites::default(),
+        virtuals: &Virtuals::default(),
+        networks: &IndexMap::new(),
         secrets: &secrets,
     };
     let base = BTreeMap::from([("HOME".to_string(), "/h".to_string()), ("PORT".into(), "1".into())]);
@@ -105,9 +109,13 @@ fn the_same_text_is_right_for_whoever_asks() {
     let mut outside = testing::service("outside");
     outside.target =
         Target::Attach(crate::model::Attach::External { host: "db.example.com".into(), port: 5433 });
-    let all = [&db, &inner, &web, &outside];
+    let mut open = testing::service("open");
+    open.ports = vec![Port { address: Some("0.0.0.0".into()), ..port(None, PortNumber::Fixed(9090)) }];
+    let all = [&db, &inner, &web, &open, &outside];
     let network = ContainerNetwork::parse("n", "172.20.0.0/16", Some("172.20.0.1")).unwrap();
-    let (leases, secrets) = (PortLeases::default(), BTreeMap::new());
+    let (mut leases, secrets) = (PortLeases::default(), BTreeMap::new());
+    let range = PortRange { first: 20_000, last: 29_999 };
+    allocate_service(&mut leases, range, &web.name, &[0].into(), &BTreeSet::new(), |_| false).unwrap();
     let mut addresses = AddressLeases::default();
     for name in ["db-1", "inner-1"] {
         addresses.lease(&network, &testing::instance(name)).unwrap();
@@ -124,6 +132,8 @@ fn the_same_text_is_right_for_whoever_asks() {
             network: Some(&network),
             addresses: &addresses,
             sites: &Sites::default(),
+            virtuals: &Virtuals::default(),
+            networks: &IndexMap::new(),
             secrets: &secrets,
         };
         let text = |field| {
@@ -139,8 +149,9 @@ fn the_same_text_is_right_for_whoever_asks() {
         // one that publishes nothing is reached where it is
         (&web, "inner", "172.20.0.3 172.20.0.3 -"),
         (&db, "inner", "172.20.0.3 inner -"),
-        // this machine, as its containers see it
-        (&db, "web", "172.20.0.1 host.docker.internal 8080"),
+        // this machine, as its containers see it: at the gateway, where somebody stands for what is only on loopback
+        (&db, "web", "172.20.0.1 host.docker.internal 20000"),
+        (&db, "open", "172.20.0.1 host.docker.internal 9090"),
         (&web, "self", "127.0.0.1 localhost 8080"),
         // elsewhere is the same for all
         (&web, "outside", "db.example.com db.example.com 5433"),
@@ -159,6 +170,8 @@ fn the_same_text_is_right_for_whoever_asks() {
         network: None,
         addresses: &addresses,
         sites: &Sites::default(),
+        virtuals: &Virtuals::default(),
+        networks: &IndexMap::new(),
         secrets: &secrets,
     };
     let error = fill(&caller, &Template { segments: vec![hole("inner", Field::Ip)] }).unwrap_err();

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use service_registry::client::{Client, ClientError, ClientOptions, Subscription};
 use service_registry::registry::{DropReason, Filter, Item};
 use service_registry::wire::{ListResult, REGISTRY_LIST, code};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -217,6 +217,7 @@ async fn stay(inner: &Inner, link: &Link, client: &Client, mut subscription: Sub
     let silent = async {
         let mut told: Option<i64> = None;
         let mut seen: Option<Stamp> = None;
+        let mut gateway: Option<Ipv4Addr> = None;
         loop {
             let (before, wall) = (Instant::now(), Timestamp::now());
             let pong: Result<wire::Pong, ClientError> =
@@ -225,6 +226,9 @@ async fn stay(inner: &Inner, link: &Link, client: &Client, mut subscription: Sub
             match pong {
                 Ok(pong) => {
                     lock(&link.state).heard(since_boot());
+                    if let Some(new) = pong.gateway.filter(|new| gateway.replace(*new) != Some(*new)) {
+                        inner.tell(&link.node, LinkFact::Gateway(new)).await;
+                    }
                     let half = before.elapsed() / 2;
                     let half_ms = u64::try_from(half.as_millis()).unwrap_or(u64::MAX);
                     let here = wall.as_millisecond().saturating_add_unsigned(half_ms);

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use service_registry::client::{Client, ClientError};
 use service_registry::model::Known;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub enum LinkFact {
         /// Whether it was heard before, by this daemon.
         heard: bool,
     },
+    /// The gateway of the stack's container network there: that machine, as the containers on it see it.
+    Gateway(Ipv4Addr),
     /// Everything up to this revision of its registry was heard.
     Revision(u64),
     /// A run that was given up while the node was lost will never be started there again.

@@ -2,6 +2,7 @@
 
 use crate::model::{InstanceName, Service};
 use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// Be mine: the first that is asked of an agent over every connection.
@@ -93,4 +94,7 @@ pub struct Pong {
     pub stamp: Option<Stamp>,
     /// The wall clock there, in milliseconds since 1970.
     pub now_ms: i64,
+    /// The gateway of the stack's container network there, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
 }

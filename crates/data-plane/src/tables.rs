@@ -1,0 +1,224 @@
+//! Serves tables: the one part that opens and closes listeners and starts and ends links.
+
+use crate::folder::Folder;
+use crate::forward::listener::{Listener, accept, bind};
+use crate::link::keep::keep;
+use crate::plane::{Plane, lock};
+use orchestrator::network::plane::{self, FORMAT, Table};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// How long until a port that somebody else has is tried again. Nothing tells when it becomes free.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// A table to serve.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) table: Table,
+    /// Answered once it is served, or with why it isn't.
+    pub(crate) answer: oneshot::Sender<Result<(), String>>,
+}
+
+/// What is open for the table that is served.
+struct Tables {
+    plane: Arc<Plane>,
+    folder: Arc<Folder>,
+    listeners: Vec<Open>,
+    links: BTreeMap<String, (Vec<String>, Task)>,
+}
+
+/// A listener of the table, and the task that accepts for it if the port could be opened.
+struct Open {
+    listener: Arc<Listener>,
+    task: Option<Task>,
+}
+
+/// A task that ends with whoever holds this.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Task {
+    /// Ends it. All that it held is closed when this returns.
+    async fn end(mut self) {
+        self.0.abort();
+        // The error is that it was ended.
+        let _ = (&mut self.0).await;
+    }
+}
+
+/// Serves what is asked for until nobody can ask any more. Begins with `kept`, the last table of an earlier life.
+pub(crate) async fn own(
+    plane: Arc<Plane>,
+    folder: Arc<Folder>,
+    kept: Option<Table>,
+    mut requests: mpsc::Receiver<Request>,
+    ready: oneshot::Sender<()>,
+) {
+    let mut tables = Tables { plane, folder, listeners: Vec::new(), links: BTreeMap::new() };
+    if let Some(table) = kept
+        && let Err(why) = tables.serve(table, false).await
+    {
+        tracing::warn!(why, "the last table isn't served");
+    }
+    // Nobody waits for it while the data plane ends.
+    let _ = ready.send(());
+    loop {
+        let closed = tables.listeners.iter().any(|open| open.task.is_none());
+        tokio::select! {
+            request = requests.recv() => {
+                let Some(Request { table, answer }) = request else { return };
+                let served = tables.serve(table, true).await;
+                // Whoever asked may be gone.
+                let _ = answer.send(served);
+            }
+            () = tokio::time::sleep(RETRY), if closed => tables.open().await,
+        }
+    }
+}
+
+impl Tables {
+    async fn serve(&mut self, table: Table, keep_it: bool) -> Result<(), String> {
+        self.check(&table)?;
+        let table = Arc::new(table);
+        if keep_it {
+            let (folder, kept) = (self.folder.clone(), table.clone());
+            let written = tokio::task::spawn_blocking(move || folder.keep(&kept)).await;
+            if let Err(error) = written.map_err(io::Error::other).and_then(|result| result) {
+                // It is served all the same; after a restart whoever told it tells it again.
+                tracing::warn!(%error, "the table can't be kept");
+            }
+        }
+        // First what is closed, so that another listener may have its address.
+        let stays = |open: &Open| {
+            let listener = &open.listener;
+            table.listeners.iter().any(|l| l.address == listener.address && l.service == listener.service)
+        };
+        let (mut old, gone): (Vec<Open>, Vec<Open>) = self.listeners.drain(..).partition(stays);
+        for open in gone {
+            if let Some(task) = open.task {
+                task.end().await;
+            }
+        }
+        // From here to the end of the listeners nothing waits: nobody sees half of a table.
+        self.plane.table.send_replace(table.clone());
+        for given in &table.listeners {
+            let kept = old
+                .iter()
+                .position(|o| o.listener.address == given.address && o.listener.service == given.service);
+            match kept {
+                Some(at) => {
+                    let open = old.swap_remove(at);
+                    open.listener.update(&given.backends);
+                    self.listeners.push(open);
+                }
+                None => self.listeners.push(Open { listener: Listener::new(given), task: None }),
+            }
+        }
+        *lock(&self.plane.listeners) = self.listeners.iter().map(|open| open.listener.clone()).collect();
+        lock(&self.plane.memory).retain(|node, _| table.peers.contains_key(node));
+        lock(&self.plane.others).retain(|node, _| table.peers.contains_key(node));
+        self.open().await;
+        self.link(&table);
+        self.plane.changed();
+        Ok(())
+    }
+
+    fn check(&self, table: &Table) -> Result<(), String> {
+        let served = self.plane.table.borrow().version;
+        if table.format != FORMAT {
+            return Err(format!(
+                "a table of format {} isn't understood, {FORMAT} is: use the same release on all nodes",
+                table.format
+            ));
+        }
+        if table.node != self.plane.node {
+            return Err(format!("the table is for {}, this is {}", table.node, self.plane.node));
+        }
+        if table.version < served {
+            return Err(format!("table {} is older than {served}, which is served", table.version));
+        }
+        Ok(())
+    }
+
+    /// Opens what isn't open yet.
+    async fn open(&mut self) {
+        let mut news = false;
+        for at in 0..self.listeners.len() {
+            let taken = self.taken_before(at);
+            let Some(open) = self.listeners.get_mut(at).filter(|open| open.task.is_none()) else { continue };
+            let listener = open.listener.clone();
+            let error = match taken {
+                true => Some("listed twice in the table".to_owned()),
+                false => match bind(listener.address) {
+                    Ok(socket) => {
+                        let task = tokio::spawn(accept(self.plane.clone(), listener.clone(), socket));
+                        open.task = Some(Task(task));
+                        None
+                    }
+                    Err(error) => Some(cannot(listener.address, error).await),
+                },
+            };
+            news |= listener.set_error(error);
+        }
+        if news {
+            self.plane.changed();
+        }
+    }
+
+    /// Whether a listener before this one has its address.
+    fn taken_before(&self, at: usize) -> bool {
+        let address = self.listeners.get(at).map(|open| open.listener.address);
+        self.listeners.iter().take(at).any(|open| Some(open.listener.address) == address)
+    }
+
+    /// Starts the links of the table that aren't kept yet, and ends the others.
+    fn link(&mut self, table: &Table) {
+        let wanted = |node: &str| table.peers.get(node).map(|peer: &plane::Peer| &peer.link);
+        self.links.retain(|node, (argv, _)| wanted(node) == Some(argv));
+        for (node, peer) in &table.peers {
+            if !peer.link.is_empty() && !self.links.contains_key(node) {
+                let task = tokio::spawn(keep(self.plane.clone(), node.clone(), peer.link.clone()));
+                self.links.insert(node.clone(), (peer.link.clone(), Task(task)));
+            }
+        }
+    }
+}
+
+/// Why a port can't be opened, for people.
+async fn cannot(address: SocketAddr, error: io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            // Reads the descriptors of all processes that may be looked at.
+            let holder = tokio::task::spawn_blocking(move || holder(address)).await;
+            match holder.ok().flatten() {
+                Some(holder) => format!("in use by {holder}"),
+                None => "in use by a process that can't be seen".to_owned(),
+            }
+        }
+        io::ErrorKind::AddrNotAvailable => format!("{} isn't an address of this machine", address.ip()),
+        io::ErrorKind::PermissionDenied => {
+            format!("port {} needs privileges: choose one from 1024 on", address.port())
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Who has that port there, or on every address: `redis (pid 812)`.
+fn holder(address: SocketAddr) -> Option<String> {
+    let mut listening = orchestrator::node::listening();
+    let everywhere: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let holder = listening
+        .remove(&address)
+        .or_else(|| everywhere.iter().find_map(|ip| listening.remove(&SocketAddr::new(*ip, address.port()))));
+    holder.flatten()
+}

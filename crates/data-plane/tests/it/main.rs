@@ -1,0 +1,8 @@
+//! Data planes as processes, with real sockets on loopback.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests count as production code otherwise")]
+
+mod control;
+mod links;
+mod serving;
+mod support;
