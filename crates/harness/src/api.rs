@@ -3,8 +3,10 @@
 //! Everything about the *state* of instances travels as registry entries and events (`registry.list`,
 //! `events.subscribe`), so a client that starts something watches the registry to see what becomes of it.
 
+pub mod network;
 pub mod node;
 pub mod package;
+pub mod plane;
 
 use indexmap::IndexMap;
 use orchestrator::model::{InstanceName, Node, ServiceName, Stack};
@@ -67,6 +69,8 @@ pub mod code {
         /// Files can't be brought to their places; the message says why. With `data.again` the same again may help: something
         /// was damaged, or changed meanwhile.
         FILES = -32041;
+        /// The data plane can't be started, or doesn't answer.
+        PLANE = -32042;
     }
 }
 

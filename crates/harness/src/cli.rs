@@ -116,6 +116,7 @@ pub(crate) enum Command {
     Rollback(commands::rollback::Args),
     Package(commands::package::Args),
     Node(commands::node::Args),
+    Network(commands::network::Args),
     Registry(commands::registry::Args),
     Daemon(commands::daemon::Args),
     Completions(commands::completions::Args),
@@ -139,7 +140,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Inspect", &["status", "list", "logs", "health", "events"]),
     ("Configure", &["init", "validate", "config"]),
     ("Deploy", &["deploy", "rollback", "package"]),
-    ("Machines", &["node"]),
+    ("Machines and network", &["node", "network"]),
     ("Daemon and shell", &["registry", "daemon", "completions", "man"]),
 ];
 

@@ -1,6 +1,6 @@
 //! The description of the daemon's API, `docs/openrpc.json`: made from the code here, handed out by `rpc.discover`.
 
-use crate::api::{self, code, node, package};
+use crate::api::{self, code, network, node, package, plane};
 use crate::daemon::METHODS;
 use crate::packages::{Deployed, RolledBack};
 use service_registry::files;
@@ -110,6 +110,17 @@ fn stack() -> Vec<Described> {
         )
         .refuses(&[code::CLAIMED, code::OUTDATED, durable])
         .example(example("WithdrawParams")),
+        Described::new::<Empty, network::ShowResult>(
+            network::SHOW,
+            "How services reach each other: virtual addresses, the way from node to node, and what data planes report.",
+        )
+        .example(Empty {}),
+        Described::new::<plane::UpParams, Empty>(
+            plane::UP,
+            "To an agent: have the node's data plane run. One that runs is left as it is.",
+        )
+        .refuses(&[code::PLANE])
+        .example(plane::UpParams { node: "eu-1".into() }),
         Described::new::<files::PutParams, files::Opened>(
             files::PUT,
             "To an agent: bring these files to their places. What is missing there is sent on the stream that this opens; its end has `written`, `unchanged` and `removed`.",

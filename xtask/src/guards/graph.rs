@@ -11,7 +11,8 @@ pub(crate) const ARROWS: &[(&str, &[&str])] = &[
     ("orchestrator", &["command-executor", "service-registry"]),
     ("harness-config", &["orchestrator", "service-registry"]),
     ("data-plane", &["orchestrator"]),
-    ("harness", &["command-executor", "harness-config", "orchestrator", "service-registry"]),
+    ("harness", &["command-executor", "data-plane", "harness-config", "orchestrator", "service-registry"]),
+    ("tunnel", &[]),
     ("test-hosts", &[]),
     ("xtask", &["test-hosts"]),
 ];

@@ -2,6 +2,7 @@
 
 mod access;
 mod bridge;
+pub(super) mod plane;
 mod restart;
 
 use super::{Context, examples, offline};
@@ -52,6 +53,8 @@ enum Command {
     Token(access::Token),
     #[command(hide = true)]
     Bridge(bridge::Args),
+    #[command(hide = true)]
+    Plane(plane::Args),
 }
 
 #[derive(clap::Args, Debug)]
@@ -82,6 +85,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
         Command::Listen(args) => access::listen(context, args),
         Command::Token(args) => access::token(context, args),
         Command::Bridge(args) => bridge::run(args),
+        Command::Plane(args) => plane::run(context, args),
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod man;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod package;
 pub(crate) mod registry;
@@ -147,6 +148,7 @@ pub(crate) fn run(context: &Context, command: Option<Command>) -> Result<Exit, C
         Some(Command::Package(args)) => package::run(context, &args),
         Some(Command::Registry(args)) => registry::run(context, &args),
         Some(Command::Node(args)) => node::run(context, &args),
+        Some(Command::Network(args)) => network::run(context, &args),
         Some(Command::Daemon(args)) => daemon::run(context, args),
         Some(Command::Completions(args)) => completions::run(context, &args),
         Some(Command::Man(args)) => man::run(context, &args),

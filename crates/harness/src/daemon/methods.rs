@@ -2,6 +2,7 @@
 
 use super::access::Access;
 use super::files::Files;
+use super::planes::DataPlanes;
 use super::uploads::Uploads;
 use super::{packages, secrets};
 use crate::api::{self, code};
@@ -21,7 +22,7 @@ use serde_json::Value;
 use service_registry::model::{Entry, Known, State};
 use service_registry::registry::{Durable, Registry};
 use service_registry::server::{CallContext, Methods};
-use service_registry::wire::{MethodInfo, RpcError, Scope};
+use service_registry::wire::{Empty, MethodInfo, RpcError, Scope};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     access: Arc<Access>,
     uploads: Arc<Uploads>,
     files: Files,
+    planes: DataPlanes,
     /// The configuration file that the last start came with.
     config: Mutex<Option<PathBuf>>,
     /// Held while the container network is looked for or made.
@@ -71,6 +73,8 @@ pub(crate) const METHODS: &[MethodInfo] = &[
     MethodInfo::admin(api::node::CLAIM),
     MethodInfo::admin(api::node::ASSIGN),
     MethodInfo::admin(api::node::WITHDRAW),
+    MethodInfo::read(api::network::SHOW),
+    MethodInfo::admin(api::plane::UP),
     MethodInfo::admin(service_registry::files::PUT),
     MethodInfo::read(api::package::LIST),
     MethodInfo::admin(api::package::UPLOAD),
@@ -83,7 +87,13 @@ pub(crate) const METHODS: &[MethodInfo] = &[
 const CONFIG: (&str, &str) = ("daemon", "config");
 
 impl StackMethods {
-    pub(super) fn new(events: Sender<Event>, registry: Registry, about: About, access: Arc<Access>) -> Self {
+    pub(super) fn new(
+        events: Sender<Event>,
+        registry: Registry,
+        about: About,
+        access: Arc<Access>,
+        planes: DataPlanes,
+    ) -> Self {
         let config =
             registry.kv_get(CONFIG.0, CONFIG.1).and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let uploads = Arc::new(Uploads::new(&about.project.state));
@@ -96,6 +106,7 @@ impl StackMethods {
                 access,
                 uploads,
                 files,
+                planes,
                 config: Mutex::new(config),
                 making_network: async_lock::Mutex::new(()),
             }),
@@ -151,6 +162,8 @@ impl Methods for StackMethods {
                 api::node::CLAIM => answer(shared.claim(read(params)?).await?),
                 api::node::ASSIGN => answer(shared.assign(read(params)?).await?),
                 api::node::WITHDRAW => answer(shared.withdraw(read(params)?).await?),
+                api::network::SHOW => answer(shared.network_status().await?),
+                api::plane::UP => answer(shared.plane_up(read(params)?).await?),
                 service_registry::files::PUT => answer(shared.files.put(read(params)?, &ctx.streams).await?),
                 api::package::LIST => answer(packages::list(read(params)?).await?),
                 api::package::UPLOAD => answer(shared.uploads.open(read(params)?, &ctx.streams).await?),
@@ -391,6 +404,16 @@ impl Shared {
             node: context.node,
             way: context.way,
         })
+    }
+
+    async fn network_status(&self) -> Result<api::network::ShowResult, RpcError> {
+        let network = self.ask_plain(Command::Network).await?;
+        Ok(api::network::ShowResult { network: *network })
+    }
+
+    async fn plane_up(&self, params: api::plane::UpParams) -> Result<Empty, RpcError> {
+        let up = self.planes.up(&params.node).await;
+        up.map(|()| Empty {}).map_err(|error| RpcError::new(code::PLANE, chain(&error)))
     }
 
     fn project(&self) -> String {

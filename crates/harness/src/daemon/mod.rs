@@ -10,11 +10,13 @@ mod lock;
 mod methods;
 mod nodes;
 mod packages;
+mod planes;
 mod secrets;
 mod uploads;
 
 #[cfg(test)]
 pub(crate) use methods::METHODS;
+pub(crate) use planes::{FOLDER as PLANE_FOLDER, end as end_plane};
 
 use crate::connect::SOCKET;
 use access::Access;
@@ -25,8 +27,9 @@ use futures_lite::StreamExt;
 use host::Host;
 use lock::{Lock, LockError};
 use orchestrator::network::PortRange;
-use orchestrator::node::{Engine, NoPlanes, NodeError, Project, ephemeral_first};
+use orchestrator::node::{Engine, NodeError, Project, ephemeral_first};
 use orchestrator::supervisor::{self, AdoptError, Command, Event, Options, Supervisor};
+use planes::DataPlanes;
 use service_registry::access::TokenError;
 use service_registry::registry::{Registry, RegistryError};
 use service_registry::server::{Limits, ListenError, ServeError, Server, UnixListener};
@@ -146,6 +149,7 @@ async fn daemon(
     let (events, received) = supervisor::channel();
     let spawner = host.spawner();
     let names = keepers.clone();
+    let kept = keepers.clone();
     let project_id =
         state_dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let name = project_id.rsplit_once('-').map_or(project_id.as_str(), |(name, _)| name).to_owned();
@@ -159,10 +163,11 @@ async fn daemon(
         &spawner,
         events.clone(),
     )?;
+    let planes = DataPlanes::new(kept, project_id.clone(), spawner.clone(), events.clone());
     let options = Options {
         registry: registry.clone(),
         engine,
-        planes: Arc::new(NoPlanes),
+        planes: Arc::new(planes.clone()),
         clock: host::clock(),
         ports: PortRange::below_ephemeral(ephemeral_first()),
         seed: seed(&project_id),
@@ -175,7 +180,8 @@ async fn daemon(
     let listener = UnixListener::bind(&state_dir.join(SOCKET))?;
     let about = methods::About { project, started_at: lock.since() };
     let access = Arc::new(Access::new(registry.clone(), state_dir.to_owned(), spawner.clone())?);
-    let methods = methods::StackMethods::new(events.clone(), registry.clone(), about, Arc::clone(&access));
+    let methods =
+        methods::StackMethods::new(events.clone(), registry.clone(), about, Arc::clone(&access), planes);
     let server = Server::new(
         registry.clone(),
         Arc::new(methods),

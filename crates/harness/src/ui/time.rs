@@ -48,6 +48,14 @@ pub(crate) fn short(duration: Duration) -> String {
     }
 }
 
+/// A short time to a tenth of a millisecond: `0.4ms`; longer ones as [`short`] has them.
+pub(crate) fn fine(duration: Duration) -> String {
+    if duration >= Duration::from_millis(10) {
+        return short(duration);
+    }
+    format!("{:.1}ms", duration.as_secs_f64() * 1_000.0)
+}
+
 /// An age, of one or two units: `0s`, `59s`, `3m 20s`, `5h 12m`, `3d 4h`.
 pub(crate) fn age(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -99,6 +107,8 @@ mod tests {
 
     #[test]
     fn measured_times_are_short() {
+        assert_eq!(fine(Duration::from_micros(420)), "0.4ms");
+        assert_eq!(fine(Duration::from_millis(12)), "12ms");
         for (millis, text) in [
             (0, "0ms"),
             (999, "999ms"),

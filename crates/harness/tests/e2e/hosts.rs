@@ -4,6 +4,7 @@
 mod agents;
 mod deploy;
 mod files;
+mod network;
 mod nodes;
 
 use serde_json::Value;

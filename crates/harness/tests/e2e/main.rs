@@ -20,6 +20,7 @@ mod hosts;
 mod life;
 mod logs;
 mod mistakes;
+mod network;
 mod nodes;
 mod package_services;
 mod packages;

@@ -62,7 +62,8 @@ fn needs(stack: &Stack) -> indexmap::IndexMap<ServiceName, Need> {
             let Some(service) = stack.services.get(name) else { continue };
             let kind = kind_of(&stack.networks, service);
             let need = needs.entry(name).or_default();
-            for at in homes.get(name).into_iter().flatten() {
+            // What may be on several nodes is reached in the same way wherever it is.
+            for at in homes.get(name).into_iter().flatten().take(1) {
                 for stand in &stands {
                     match reach(kind, *stand, service, *at) {
                         Reach::Virtual => need.address = true,

@@ -41,6 +41,9 @@ pub enum Command {
     ContainerNetwork(Reply<Option<ContainerNetwork>>),
     /// What is known of virtual addresses, ways and data planes.
     Network(Reply<Box<NetworkStatus>>),
+    /// Have every node make another key for its tunnels. The answer: the epoch of the new keys, which nodes report once they
+    /// have them.
+    RotateKeys(Reply<u64>),
     /// Which services of the stack aren't wanted.
     NotStarted(Reply<Vec<ServiceName>>),
     /// The names that a selection means.
@@ -161,6 +164,7 @@ impl Supervisor {
             Command::Exec(name, reply) => reply.send(self.exec_command(&name)),
             Command::ContainerNetwork(reply) => reply.send(self.world.network.clone()),
             Command::Network(reply) => reply.send(Box::new(self.network_status())),
+            Command::RotateKeys(reply) => reply.send(self.rotate_keys()),
             Command::NotStarted(reply) => reply.send(self.not_started()),
             Command::Select(names, reply) => {
                 reply.send(self.select(&names).map(|set| set.into_iter().collect()))

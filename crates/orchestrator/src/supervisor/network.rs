@@ -10,6 +10,7 @@ use crate::network::{Overlay, Scene, Subnet, Tunnels, tables};
 use crate::node::{Listeners, Planes};
 use crate::observed::Moment;
 use crate::plan::{Plan, Step, WishGoal, reason};
+use indexmap::IndexMap;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 use service_registry::model::ReasonCode;
@@ -81,9 +82,7 @@ impl Net {
     }
 
     pub(super) async fn end(&self) {
-        if self.epoch > 0 {
-            self.planes.end().await;
-        }
+        self.planes.end().await;
     }
 }
 
@@ -220,7 +219,9 @@ impl Supervisor {
         for table in tables.values_mut() {
             table.version = self.net.version();
         }
-        self.net.planes.serve(tables);
+        let none = IndexMap::new();
+        let nodes = self.world.stack.as_ref().map_or(&none, |stack| &stack.nodes);
+        self.net.planes.serve(tables, nodes);
     }
 
     /// Notes where listeners are new.
@@ -347,6 +348,14 @@ impl Supervisor {
             }
             kept.key_epoch = kept.key_epoch.max(1);
         }
+    }
+
+    /// Every node is to make another key.
+    pub(super) fn rotate_keys(&mut self) -> u64 {
+        self.net.kept.key_epoch += 1;
+        self.net.changed = true;
+        self.memory.set_network(&self.registry, &self.net.kept);
+        self.net.kept.key_epoch
     }
 
     /// The overlay that the file names, and every other subnet that is known.

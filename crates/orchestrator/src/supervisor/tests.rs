@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::command::{StartRequest, StopRequest};
-use crate::model::{Port, PortNumber, Protocol, Service, Stack};
+use crate::model::{Node, Port, PortNumber, Protocol, Service, Stack};
 use crate::network::plane::{PeerReport, Table, TunnelReport, Way, WayReport};
 use crate::network::topology::Class;
 use crate::node::{ConnectFailed, Connection, Connector, Installed, Installer, Planes, Project, wire};
@@ -52,7 +52,7 @@ struct Told {
 }
 
 impl Planes for Told {
-    fn serve(&self, tables: BTreeMap<String, Table>) {
+    fn serve(&self, tables: BTreeMap<String, Table>, _: &IndexMap<String, Node>) {
         self.served.lock().unwrap().push(tables);
     }
 
@@ -241,7 +241,8 @@ fn a_stack_that_needs_no_data_plane_hears_of_none() {
     assert!(run_of(&supervisor, "front-1").is_some());
     assert_eq!(bench.told.news(), []);
     smol::block_on(supervisor.net.end());
-    assert_eq!(*bench.told.ended.lock().unwrap(), 0);
+    // An agent's is told by another data plane, not from here; it ends with the agent.
+    assert_eq!(*bench.told.ended.lock().unwrap(), 1);
 }
 
 #[test]
@@ -304,6 +305,12 @@ fn what_data_planes_report_makes_ways_and_is_told() {
     assert_eq!(status.reports.len(), 2, "strangers aren't listened to");
     assert_eq!(status.services.len(), 1);
     assert!(!serde_json::to_string(&status).unwrap().contains(&tunnel.probe_key));
+    let (sender, answer) = async_channel::bounded(1);
+    supervisor.handle(Event::Command(Command::RotateKeys(Reply(sender))));
+    supervisor.next();
+    let rotated = bench.told.served.lock().unwrap().pop().unwrap();
+    let epochs = rotated.values().map(|table| table.tunnel.as_ref().unwrap().key_epoch);
+    assert_eq!((answer.try_recv(), epochs.collect::<Vec<_>>()), (Ok(2), vec![2, 2]));
     // The next daemon knows as much.
     drop(supervisor);
     let mut supervisor = bench.open();

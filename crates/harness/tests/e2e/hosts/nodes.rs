@@ -21,7 +21,7 @@ pub(super) fn project(hosts: &Host, services: &str) -> Project {
 }
 
 /// What runs of a project's agents on a host, as `ps` lists it.
-fn left(host: &Host) -> String {
+pub(super) fn left(host: &Host) -> String {
     host.sh("for it in /proc/[0-9]*; do tr '\\0' ' ' <$it/cmdline 2>/dev/null | grep 'harness/[a]gents'; done; true").unwrap()
 }
 

@@ -1,0 +1,125 @@
+//! One network over machines, containers and processes: who reaches whom, by which way, and what becomes of it when parts
+//! die.
+
+use super::nodes::{left, project};
+use crate::support::{Project, kill, until};
+use std::io::Read as _;
+use std::net::TcpStream;
+use std::time::Duration;
+use test_hosts::{Network, Suite, require};
+
+/// A server that listens on loopback alone, and answers with its name and what the next one says.
+const CHAIN: &str = r#"[perl, "-MIO::Socket::INET", -e, 'my $s = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => $ENV{PORT}, Listen => 64, ReuseAddr => 1) or die; while (my $c = $s->accept) { my $n = IO::Socket::INET->new(PeerAddr => $ENV{NEXT}, Timeout => 5); print $c "$ENV{HARNESS_INSTANCE}>", $n ? <$n> : "nobody\n"; close $c }']"#;
+
+/// What is answered at a port of this machine.
+fn asked(port: u16) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said.trim().to_owned())
+}
+
+/// The processes of data planes of this project on this machine.
+fn planes(project: &Project) -> Vec<u32> {
+    let folder = format!("{}/", project.path().join("state").display());
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<String> = words
+                .split(|byte| *byte == 0)
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect();
+            words.get(1..4) == Some(&["daemon".to_owned(), "plane".to_owned(), "run".to_owned()])
+                && words.iter().any(|word| word.starts_with(&folder))
+        })
+        .collect()
+}
+
+#[test]
+fn a_process_a_container_and_both_on_other_machines_reach_each_other() {
+    let network = require!(Network::create("chain"));
+    let [one, two] = require!(network.boot_all([(Suite::Bookworm, "one"), (Suite::Trixie, "two")]));
+    two.start_docker().unwrap();
+    two.load_bb().unwrap();
+    let docker = require!(test_hosts::Docker::here());
+    let scope = docker.scope("chain").unwrap();
+    let project = project(
+        &one,
+        &format!(
+            r#"nodes:
+  one: {{host: {one}, user: app}}
+  two: {{host: {two}, user: app}}
+services:
+  a:
+    type: process
+    command: {CHAIN}
+    ports: [auto]
+    env: {{NEXT: "${{b.ip}}:${{b.port}}"}}
+  b:
+    type: docker
+    image: BB
+    init: true
+    command: [sh, -c, "exec nc -ll -p 9000 -e sh -c 'printf \"b-1>\"; nc ${{c.ip}} ${{c.port}}'"]
+    ports: ["auto:9000"]
+  c:
+    type: remote
+    host: one
+    command: {CHAIN}
+    ports: [auto]
+    env: {{NEXT: "${{d.ip}}:${{d.port}}"}}
+  d:
+    type: docker
+    host: two
+    image: BB
+    init: true
+    command: [sh, -c, "exec nc -ll -p 9000 -e echo d-1"]
+    ports: ["auto:9000"]
+  back:
+    type: remote
+    host: two
+    command: [bash, -c, "exec 3<>/dev/tcp/${{a.ip}}/${{a.port}}; cat <&3; exec sleep 1000"]
+"#,
+            one = one.name(),
+            two = two.name()
+        ),
+    );
+    let done = project.run(&["start"]);
+    let id = project.state_dir().file_name().unwrap().to_str().unwrap().to_owned();
+    scope.also(&format!("harness.project={id}")).unwrap();
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let whole = "a-1>b-1>c-1>d-1";
+    let port = project.instance("a-1")["endpoints"][0]["port"].as_u64().unwrap() as u16;
+    until("each has found the next", || asked(port).is_ok_and(|said| said == whole));
+    until("the way back is there too", || {
+        project.ok(&["logs", "--no-prefix", "back"]).stdout.lines().last() == Some(whole)
+            || project.run(&["restart", "back"]).code != 0
+    });
+    // Seen from every node, with the way to each.
+    let tested = project.json(&["network", "test"]);
+    let seen = tested["seen"].as_array().unwrap();
+    assert_eq!(seen.len(), 3, "{tested:#}");
+    for node in seen {
+        assert!(
+            node["error"].is_null() && node["services"].as_array().is_some_and(|all| !all.is_empty()),
+            "{tested:#}"
+        );
+    }
+    let shown = project.ok(&["network", "show"]).stdout;
+    assert!(shown.contains("✓ serves") && !shown.contains("✗"), "{shown}");
+    // Data planes go on while the daemon is away, and are found by the next.
+    let before = planes(&project);
+    assert_eq!(before.len(), 1);
+    kill(project.daemon_pid(), "KILL");
+    assert_eq!(asked(port).unwrap(), whole, "without a daemon");
+    project.ok(&["start"]);
+    assert_eq!(planes(&project), before, "the same data plane");
+    // One that is killed is there again, with the same addresses.
+    kill(before[0], "KILL");
+    until("the data plane is started again", || planes(&project).iter().any(|pid| *pid != before[0]));
+    until("it serves again", || asked(port).is_ok_and(|said| said == whole));
+    project.ok(&["stop", "-y"]);
+    assert_eq!(planes(&project), [0; 0], "it ended with the stack");
+    until("nothing of it runs on either", || left(&one).is_empty() && left(&two).is_empty());
+}

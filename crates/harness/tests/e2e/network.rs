@@ -1,0 +1,115 @@
+//! Virtual addresses on one machine: replicas behind one, what keeps it served, and what `network` tells.
+
+use crate::support::{Project, alive, kill, until};
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Answers with the name of the instance.
+const SERVER: &str = r#"[python3, -c, 'import os,socketserver; S = socketserver.ThreadingTCPServer; S.allow_reuse_address = True; S.request_queue_size = 128; H = type("H", (socketserver.BaseRequestHandler,), {"handle": lambda self: self.request.sendall(os.environ["HARNESS_INSTANCE"].encode())}); S(("127.0.0.1", int(os.environ["PORT"])), H).serve_forever()']"#;
+
+fn ask(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said)
+}
+
+fn stack() -> Project {
+    Project::new(&format!(
+        "services:
+  web: {{type: process, command: {SERVER}, replicas: 3, ports: [{{name: tcp, port: auto}}], health_check: {{tcp: '${{self.port}}', interval: 1s}}}}
+  client: {{type: process, command: [sh, -c, 'echo $WEB_ADDR; exec sleep 1000'], dependencies: [web]}}
+"
+    ))
+}
+
+/// The address of `web` as `client` was told.
+fn address(project: &Project) -> SocketAddr {
+    until("the client has told", || !project.logs("client").is_empty());
+    project.logs("client")[0].parse().unwrap()
+}
+
+#[test]
+fn replicas_have_one_address_and_none_that_is_dead_answers() {
+    let project = stack();
+    project.ok(&["start"]);
+    let address = address(&project);
+    assert!(address.to_string().starts_with("127."), "{address}");
+    let answered: BTreeSet<String> = (0..12).map(|_| ask(address).unwrap()).collect();
+    assert_eq!(answered, ["web-1", "web-2", "web-3"].map(String::from).into());
+    // One of them is killed again and again: whoever asks doesn't notice.
+    for _ in 0..3 {
+        let pid = project.pid("web-2");
+        kill(pid, "KILL");
+        // What it had accepted dies with it.
+        until("it is dead", || !alive(pid));
+        for _ in 0..200 {
+            let said = ask(address).unwrap();
+            assert!(answered.contains(&said), "{said:?}");
+        }
+        until("it is there again", || project.state("web-2") == "running" && project.pid("web-2") != pid);
+    }
+    // The address goes on while the daemon is away, and the next one finds who serves it.
+    kill(project.daemon_pid(), "KILL");
+    assert!(answered.contains(&ask(address).unwrap()));
+    project.ok(&["start"]);
+    let shown = project.ok(&["network", "show"]).stdout;
+    assert!(shown.contains(&address.to_string()) && shown.contains("✓ serves"), "{shown}");
+    let tested = project.ok(&["network", "test", "web"]).stdout;
+    assert!(tested.contains("on the same node"), "{tested}");
+    project.ok(&["stop", "-y"]);
+    assert!(ask(address).is_err(), "nothing is left that listens");
+    until("its programs are gone", || programs(&project).is_empty());
+}
+
+/// What runs of this project's own programs: `harness daemon …` below its state folder.
+fn programs(project: &Project) -> Vec<u32> {
+    let folder = project.path().join("state").display().to_string();
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&words).contains(&folder) && alive(*pid)
+    })
+    .collect()
+}
+
+#[test]
+fn a_stack_that_needs_no_data_plane_has_none() {
+    let project = Project::new(
+        "services:
+  db: {type: process, command: [sleep, '1000'], ports: [18941]}
+  web: {type: process, command: [sh, -c, 'echo $DB_ADDR; exec sleep 1000'], dependencies: [db]}
+",
+    );
+    project.ok(&["start"]);
+    until("it has told", || project.logs("web") == ["127.0.0.1:18941"]);
+    let shown = project.json(&["network", "show"]);
+    assert_eq!(shown["version"], 0, "{shown:#}");
+    assert!(!project.state_dir().join("plane/plane.sock").exists());
+    project.ok(&["stop", "-y"]);
+}
+
+#[test]
+fn a_service_is_forwarded_to_a_port_of_this_machine() {
+    let project = stack();
+    project.ok(&["start"]);
+    let mut forward = project.command(&["network", "forward", "web", "0"]);
+    let mut forward = forward.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(forward.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    let address: SocketAddr = line.trim().parse().unwrap();
+    let answered: BTreeSet<String> = (0..12).map(|_| ask(address).unwrap()).collect();
+    assert_eq!(answered.len(), 3, "{answered:?}");
+    kill(forward.id(), "INT");
+    assert!(forward.wait().unwrap().success());
+    assert!(ask(address).is_err());
+    let wrong = project.run(&["network", "forward", "wep"]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.stderr.contains("did you mean 'web'?"), "{}", wrong.stderr);
+    project.ok(&["stop", "-y"]);
+}
