@@ -12,6 +12,7 @@ pub(crate) const ARROWS: &[(&str, &[&str])] = &[
     ("harness-config", &["orchestrator", "service-registry"]),
     ("data-plane", &["orchestrator"]),
     ("harness", &["command-executor", "data-plane", "harness-config", "orchestrator", "service-registry"]),
+    ("tunnel", &[]),
     ("test-hosts", &[]),
     ("xtask", &["test-hosts"]),
 ];

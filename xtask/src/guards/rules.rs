@@ -55,6 +55,7 @@ const QUIET: &[&str] = &[
     "crates/orchestrator/src/",
     "crates/harness-config/src/",
     "crates/data-plane/src/",
+    "crates/tunnel/src/",
 ];
 
 /// Rooms for decisions. A path without an ending slash covers `graph.rs` and `graph/`.
@@ -70,6 +71,9 @@ const PURE_ROOMS: &[&str] = &[
     "crates/data-plane/src/forward/balance",
     "crates/data-plane/src/ways/memory",
     "crates/data-plane/src/link/backoff",
+    "crates/tunnel/src/overlay",
+    "crates/tunnel/src/path",
+    "crates/tunnel/src/probe",
 ];
 
 /// All rules on source text.
@@ -316,7 +320,10 @@ pub(crate) const RULES: &[Rule] = &[
             Path("async_net::UdpSocket"),
             Path("async_net::unix::UnixListener"),
             Path("tokio::net::TcpListener"),
+            Path("tokio::net::UdpSocket"),
             Path("tokio::net::UnixListener"),
+            Path("gotatun::udp::socket"),
+            Path("gotatun::device::uapi"),
             Path("rustix::net::listen"),
             Path("libc::listen"),
         ],
@@ -331,6 +338,14 @@ pub(crate) const RULES: &[Rule] = &[
             Door {
                 path: "crates/harness/src/commands/network/forward.rs",
                 why: "asked for by the user, on loopback, for as long as the command runs",
+            },
+            Door {
+                path: "crates/tunnel/src/udp.rs",
+                why: "the port for tunnels and probes: nothing that isn't authenticated is answered",
+            },
+            Door {
+                path: "crates/tunnel/src/addresses.rs",
+                why: "connects a UDP socket to learn which address the kernel would send from; sends and hears nothing",
             },
         ],
         tests_too: false,

@@ -1,0 +1,55 @@
+//! What follows when this machine's addresses or routes change, and the report.
+
+use super::Actor;
+use crate::addresses::{self, Outlook};
+use crate::config::{Report, State};
+use std::collections::BTreeMap;
+
+impl Actor {
+    /// Addresses or routes may have changed. Where that matters tunnels begin anew, so that the other ends learn at once
+    /// where this one is now: left alone, that took 15 s.
+    pub(super) async fn network_changed(&mut self) {
+        let sessions = self.sessions().await;
+        let outlook = Outlook::now(sessions.iter().map(|(_, place)| *place));
+        let before = std::mem::replace(&mut self.outlook, outlook);
+        let everywhere =
+            before.addresses != self.outlook.addresses || before.gateways != self.outlook.gateways;
+        for (name, place) in sessions {
+            let (was, is) = (before.from.get(&place), self.outlook.from.get(&place));
+            if everywhere || was.is_some() && was != is {
+                self.probe(&name);
+                self.kick(&name).await;
+            }
+        }
+        if everywhere && let Some(hub) = self.hub().map(str::to_owned) {
+            self.probe(&hub);
+        }
+    }
+
+    /// How it is.
+    pub(super) async fn report(&self) -> Report {
+        let seen = self.wire.look().await;
+        let hub = self.hub();
+        let tunnels = self.others.iter().map(|(name, other)| {
+            let seen = seen.get(&other.key.to_bytes()).copied().unwrap_or_default();
+            let straight = other.path.is_straight();
+            let state = State {
+                endpoint: seen.endpoint.or(other.endpoint).filter(|_| straight),
+                through_hub: !straight && hub.is_some_and(|hub| hub != name),
+                handshake_s: seen.handshake.map(|age| age.as_secs()),
+                rx: seen.rx.saturating_add(other.before.0),
+                tx: seen.tx.saturating_add(other.before.1),
+                rtt_us: other.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            };
+            (name.clone(), state)
+        });
+        Report {
+            public_key: self.key.public(),
+            key_epoch: self.key.epoch,
+            port: self.port,
+            addresses: addresses::here(),
+            seen_as: self.seen_as.clone(),
+            tunnels: tunnels.collect::<BTreeMap<_, _>>(),
+        }
+    }
+}
