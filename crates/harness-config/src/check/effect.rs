@@ -112,7 +112,7 @@ fn has_effect(kind: &str, key: &str) -> bool {
 
 fn told_by(kind: &str) -> &'static str {
     match kind {
-        "docker" => "has no niceness, and names anyway",
+        "docker" => "has no niceness and resolves names anyway",
         "compose" => "its file tells how to run",
         "attach" => "somebody else runs",
         "systemd" | "portable" => "its unit file tells how to run",

@@ -140,12 +140,12 @@ fn a_process_with_a_hosts_file_of_its_own_reaches_others_by_name() {
     let beside = project.ok(&["exec", "client", "--", "sh", "-c", "echo $WEB_HOST"]).stdout;
     assert_eq!(beside.trim(), address);
     // Another address, while it runs.
-    let pid = project.pid("client");
+    let pid = project.pid("client-1");
     project.write_services(&file("10.9.8.6"));
     project.ok(&["start", "--apply", "ext"]);
     until("it sees the new address", || project.logs("client").len() == 6);
     assert_eq!(project.logs("client")[5].split_whitespace().collect::<Vec<_>>(), ["10.9.8.6", "ext"]);
-    assert_eq!(project.pid("client"), pid);
+    assert_eq!(project.pid("client-1"), pid);
     project.ok(&["stop", "-y"]);
     assert_eq!(std::fs::read("/etc/hosts").unwrap(), before, "the machine's own file is left alone");
 }
