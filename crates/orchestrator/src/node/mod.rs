@@ -292,8 +292,8 @@ pub struct Project {
     pub owner: wire::Owner,
 }
 
-/// Orders that wait. Giving one never blocks and never fails; their number is bounded by the planner, which has at most a
-/// start, a stop and a probe of an instance under way.
+/// Orders that wait. Giving one never blocks and never fails. Their number is bounded by the planner, which has at most a
+/// start, a stop and a probe of an instance under way, and by how often addresses change.
 struct Orders {
     waiting: Mutex<VecDeque<Order>>,
     /// Holds a message while something waits; closed with the engine.
