@@ -12,9 +12,9 @@
 //! and ways is next is pure code (`forward::balance`, `ways::memory`); the rest is effects. The last table is kept on disk
 //! and served at once by the next life, whoever is there to tell another or isn't.
 //!
-//! **A table is served at once or not at all.** One task opens and closes listeners; those that stay aren't touched, and
-//! connections go on to the backend that they have until they end by themselves, also when it has left the table: who
-//! takes it away knows when it is drained.
+//! **A table is served at once or not at all.** One task opens and closes listeners; a connection takes its backend and the
+//! ways to it from one table. Listeners that stay aren't touched, and connections go on to the backend that they have until
+//! they end by themselves, also when it has left the table: who takes it away knows when it is drained.
 //!
 //! **A failure is somebody's.** The far data plane says whether the instance refused or the node can't be reached. The first
 //! leads to another backend, the second to another way, both within the same connection and before a byte of it was read.
@@ -46,6 +46,9 @@ use tokio::sync::oneshot;
 
 /// How long work that can't be ended may go on at the end: a file that is being written.
 const END: Duration = Duration::from_secs(1);
+
+/// Threads that carry bytes: with two, one may encrypt while the other forwards. More are rarely worth the memory.
+const WORKERS: usize = 2;
 
 /// What a data plane needs to know.
 #[derive(Clone, Debug)]
@@ -101,7 +104,8 @@ pub fn run(options: Options) -> Result<(), PlaneError> {
     let Some(_lock) = folder.lock().map_err(failed)? else {
         return Err(PlaneError::Running { path });
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
         .enable_all()
         .max_blocking_threads(4)
         .build()

@@ -109,7 +109,6 @@ impl Tables {
                 task.end().await;
             }
         }
-        // From here to the end of the listeners nothing waits: nobody sees half of a table.
         self.plane.table.send_replace(table.clone());
         for given in &table.listeners {
             let kept = old
@@ -118,10 +117,10 @@ impl Tables {
             match kept {
                 Some(at) => {
                     let open = old.swap_remove(at);
-                    open.listener.update(&given.backends);
+                    open.listener.update(&given.backends, &table);
                     self.listeners.push(open);
                 }
-                None => self.listeners.push(Open { listener: Listener::new(given), task: None }),
+                None => self.listeners.push(Open { listener: Listener::new(given, &table), task: None }),
             }
         }
         *lock(&self.plane.listeners) = self.listeners.iter().map(|open| open.listener.clone()).collect();

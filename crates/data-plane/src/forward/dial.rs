@@ -45,17 +45,20 @@ pub(crate) async fn dial(plane: &Arc<Plane>, listener: &Listener) -> Result<Dial
     let mut tried = Vec::new();
     let mut reasons: Vec<String> = Vec::new();
     while Instant::now() < deadline {
-        let picked = lock(&listener.balance).pick(plane.now(), &tried);
-        let Some(picked) = picked else { break };
-        match ways::dial(plane, &picked.backend).await {
+        let next = {
+            let mut serving = lock(&listener.serving);
+            serving.balance.pick(plane.now(), &tried).map(|picked| (picked, serving.table.clone()))
+        };
+        let Some((picked, table)) = next else { break };
+        match ways::dial(plane, &table, &picked.backend).await {
             Ok((stream, way)) => {
-                if lock(&listener.balance).succeeded(&picked.backend) {
+                if lock(&listener.serving).balance.succeeded(&picked.backend) {
                     plane.changed();
                 }
                 return Ok(Dialed { stream, picked, way });
             }
             Err(why) => {
-                if lock(&listener.balance).failed(&picked.backend, plane.now(), &why) {
+                if lock(&listener.serving).balance.failed(&picked.backend, plane.now(), &why) {
                     plane.changed();
                 }
                 reasons.push(format!("{}: {why}", picked.backend.instance));
@@ -69,7 +72,7 @@ pub(crate) async fn dial(plane: &Arc<Plane>, listener: &Listener) -> Result<Dial
 async fn wait_for_backends(listener: &Listener) -> Result<(), NoBackend> {
     let mut tables = listener.tables.subscribe();
     let deadline = Instant::now() + WAIT;
-    while !lock(&listener.balance).serves() {
+    while !lock(&listener.serving).balance.serves() {
         match timeout_at(deadline, tables.changed()).await {
             Ok(Ok(())) => {}
             _ => return Err(NoBackend::None { service: listener.service.clone() }),

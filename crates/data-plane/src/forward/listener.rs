@@ -5,7 +5,7 @@ use crate::forward::copy::both_ways;
 use crate::forward::dial::{Dialed, NoBackend, dial};
 use crate::plane::{Plane, lock};
 use crate::ways::stream::Reset;
-use orchestrator::network::plane::{self, Backend, ListenerReport};
+use orchestrator::network::plane::{self, Backend, ListenerReport, Table};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,7 +25,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Listener {
     pub(crate) service: String,
     pub(crate) address: SocketAddr,
-    pub(crate) balance: Mutex<Balance>,
+    pub(crate) serving: Mutex<Serving>,
     /// Raised by each table.
     pub(crate) tables: watch::Sender<u64>,
     error: Mutex<Option<String>>,
@@ -36,12 +36,19 @@ pub(crate) struct Listener {
     received: AtomicU64,
 }
 
+/// The backends, and the table that they are of: how to reach them is never taken from another one.
+#[derive(Debug, Default)]
+pub(crate) struct Serving {
+    pub(crate) balance: Balance,
+    pub(crate) table: Arc<Table>,
+}
+
 impl Listener {
-    pub(crate) fn new(given: &plane::Listener) -> Arc<Self> {
+    pub(crate) fn new(given: &plane::Listener, table: &Arc<Table>) -> Arc<Self> {
         let listener = Self {
             service: given.service.clone(),
             address: given.address,
-            balance: Mutex::default(),
+            serving: Mutex::default(),
             tables: watch::Sender::new(0),
             error: Mutex::default(),
             open: AtomicU64::default(),
@@ -50,13 +57,16 @@ impl Listener {
             sent: AtomicU64::default(),
             received: AtomicU64::default(),
         };
-        listener.update(&given.backends);
+        listener.update(&given.backends, table);
         Arc::new(listener)
     }
 
     /// Takes the backends of a new table. Connections that are open stay with theirs, also when it isn't among them.
-    pub(crate) fn update(&self, backends: &[Backend]) {
-        lock(&self.balance).update(backends);
+    pub(crate) fn update(&self, backends: &[Backend], table: &Arc<Table>) {
+        let mut serving = lock(&self.serving);
+        serving.balance.update(backends);
+        serving.table = table.clone();
+        drop(serving);
         self.tables.send_modify(|count| *count += 1);
     }
 
@@ -78,7 +88,7 @@ impl Listener {
             refused: self.refused.load(Relaxed),
             sent: self.sent.load(Relaxed),
             received: self.received.load(Relaxed),
-            ejected: lock(&self.balance).ejected(),
+            ejected: lock(&self.serving).balance.ejected(),
         }
     }
 

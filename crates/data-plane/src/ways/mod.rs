@@ -7,7 +7,7 @@ pub(crate) mod stream;
 
 use crate::plane::{Plane, lock};
 use hello::Answer;
-use orchestrator::network::plane::{Backend, Way};
+use orchestrator::network::plane::{Backend, Table, Way};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -32,8 +32,11 @@ enum Failure {
 }
 
 /// Connects to a backend by the first way that works. Where it went and by which way, or why not, for people.
-pub(crate) async fn dial(plane: &Plane, backend: &Backend) -> Result<(Stream, Option<Way>), String> {
-    let table = plane.table();
+pub(crate) async fn dial(
+    plane: &Plane,
+    table: &Table,
+    backend: &Backend,
+) -> Result<(Stream, Option<Way>), String> {
     if backend.node == plane.node {
         let address = table.exports.get(&backend.export).copied().unwrap_or(backend.address);
         return Ok((Stream::Tcp(connect(address, LOCAL).await.map_err(|e| e.to_string())?), None));

@@ -6,3 +6,4 @@ mod control;
 mod links;
 mod serving;
 mod support;
+mod ways;

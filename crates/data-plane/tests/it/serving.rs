@@ -194,7 +194,7 @@ fn a_connection_waits_for_a_backend_that_is_coming_and_not_for_ever() {
 fn a_port_that_somebody_has_is_reported_with_who_and_taken_once_it_is_free() {
     let plane = Plane::start("here");
     let a = Instance::start("web-1");
-    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let held = TcpListener::bind(std::net::SocketAddr::new(own(), 0)).unwrap();
     let address = held.local_addr().unwrap();
     let mut table = table("here", 1);
     table.listeners = vec![
@@ -213,7 +213,7 @@ fn a_port_that_somebody_has_is_reported_with_who_and_taken_once_it_is_free() {
 #[test]
 fn a_reset_is_passed_on_as_one() {
     let plane = Plane::start("here");
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = TcpListener::bind(std::net::SocketAddr::new(own(), 0)).unwrap();
     let instance = Instance::start("web-1");
     let mut backend = instance.backend("here");
     backend.address = server.local_addr().unwrap();

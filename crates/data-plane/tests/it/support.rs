@@ -6,11 +6,11 @@ use orchestrator::network::plane::{Backend, FORMAT, Listener, Peer, Report, Tabl
 use smol::future::FutureExt as _;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 /// No wait of a test is longer.
@@ -142,6 +142,12 @@ pub(crate) fn kill(pid: u32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
+/// Halts a process that is a child of a data plane of this test: its streams stay open and nothing comes.
+pub(crate) fn stop(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+}
+
 /// Asks until there is an answer.
 pub(crate) fn within<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
@@ -164,7 +170,7 @@ pub(crate) struct Instance {
 
 impl Instance {
     pub(crate) fn start(name: &str) -> Self {
-        Self::start_at(name, "127.0.0.1:0".parse().unwrap())
+        Self::start_at(name, SocketAddr::new(own(), 0))
     }
 
     pub(crate) fn start_at(name: &str, address: SocketAddr) -> Self {
@@ -220,9 +226,16 @@ pub(crate) fn export(instance: &str) -> String {
     format!("{instance}:80")
 }
 
-/// An address of loopback with a port that is free.
+/// An address of loopback that nobody else takes: what is closed there stays closed.
+pub(crate) fn own() -> IpAddr {
+    static TAKEN: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    IpAddr::from([127, 128 + high % 64, low, TAKEN.fetch_add(1, Ordering::SeqCst)])
+}
+
+/// Such an address with a port that is free.
 pub(crate) fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap()
+    TcpListener::bind(SocketAddr::new(own(), 0)).unwrap().local_addr().unwrap()
 }
 
 pub(crate) fn table(node: &str, version: u64) -> Table {
