@@ -164,6 +164,8 @@ pub(crate) fn within<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 pub(crate) struct Instance {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
+    /// Where it listens; a test may say something else of it.
+    listens: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -199,7 +201,7 @@ impl Instance {
                 });
             }
         });
-        Self { name: name.to_owned(), address, stop, thread: Some(thread) }
+        Self { name: name.to_owned(), address, listens: address, stop, thread: Some(thread) }
     }
 
     pub(crate) fn backend(&self, node: &str) -> Backend {
@@ -217,7 +219,7 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        drop(TcpStream::connect(self.address));
+        drop(TcpStream::connect(self.listens));
         self.thread.take().unwrap().join().unwrap();
     }
 }
