@@ -115,6 +115,16 @@ fn stack() -> Vec<Described> {
             "How services reach each other: virtual addresses, the way from node to node, and what data planes report.",
         )
         .example(Empty {}),
+        Described::new::<Empty, network::Rotated>(
+            network::ROTATE_KEYS,
+            "Every node makes itself another key for its tunnels. Connections go on.",
+        )
+        .example(Empty {}),
+        Described::new::<Empty, network::Down>(
+            network::DOWN,
+            "End all data planes, with the connections through them, until something is started again.",
+        )
+        .example(Empty {}),
         Described::new::<plane::UpParams, Empty>(
             plane::UP,
             "To an agent: have the node's data plane run. One that runs is left as it is.",

@@ -122,7 +122,8 @@ fn there_is_room_for_so_many_clients_and_again_when_they_end() {
     let mut clients = Vec::new();
     let why = within("the limit", || {
         let mut stream = connect();
-        stream.write_all(b"{\"say\":\"show\"}\n").unwrap();
+        // One that is too many may have been sent away before it asks.
+        let _ = stream.write_all(b"{\"say\":\"show\"}\n");
         let mut line = String::new();
         BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
         clients.push(stream);

@@ -6,12 +6,13 @@ mod show;
 mod test;
 
 use super::{Context, examples, load};
-use crate::api::network::{SHOW, ShowResult};
+use crate::api::network::{DOWN, Down, ROTATE_KEYS, Rotated, SHOW, ShowResult};
 use crate::api::{self, StatusResult};
 use crate::connect;
-use crate::error::CommandError;
+use crate::error::{CommandError, next_steps};
 use crate::exit::Exit;
 use crate::project::Project;
+use crate::ui::prompt;
 use crate::ui::table::Table;
 use orchestrator::model::{NetworkKind, Stack};
 use orchestrator::network::reach::kind_of;
@@ -28,6 +29,7 @@ use std::net::SocketAddr;
     "harness network test eu-1 db        To db, as services on eu-1 do"
     "harness network forward db          Make db a port of this machine, until Ctrl-C"
     "harness network discover            What is around that the stack could use"
+    "harness network down -y             Take back all that was set up, until the next start"
 ])]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -44,6 +46,14 @@ enum Command {
     Discover,
     Test(test::Args),
     Forward(forward::Args),
+    /// Have every node make itself another key for its tunnels; connections go on
+    RotateKeys,
+    /// End all that was set up for the network, until the next start; services run on and aren't reached by it
+    Down {
+        /// Don't ask
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
@@ -53,6 +63,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         Command::Show => show::run(context, &project),
         Command::Test(args) => test::run(context, &project, args),
         Command::Forward(args) => forward::run(context, &project, args),
+        Command::RotateKeys => rotate_keys(context, &project),
+        Command::Down { yes } => down(context, &project, *yes),
         Command::Discover => {
             let nodes = load::look(context, &project).map(|loaded| loaded.stack.nodes).unwrap_or_default();
             let nodes = nodes.into_iter().map(|(name, node)| (name, node.host)).collect();
@@ -82,6 +94,53 @@ fn live(project: &Project) -> Result<(NetworkStatus, Vec<Entry>), CommandError> 
     known(project)?.ok_or_else(|| {
         CommandError::new(Exit::GENERAL, "nothing is running, so nothing is reached")
             .hint("`harness start` starts it")
+    })
+}
+
+fn rotate_keys(context: &Context, project: &Project) -> Result<Exit, CommandError> {
+    let (network, _) = live(project)?;
+    let rotated: Rotated = ask(project, ROTATE_KEYS)?;
+    if !context.ui.is_table() {
+        context.ui.document(&serde_json::json!({ "schema": 1, "epoch": rotated.epoch }))?;
+        return Ok(Exit::OK);
+    }
+    let nodes = network.nodes.iter().filter(|node| node.overlay.is_some()).count();
+    context.ui.say(format_args!("{nodes} nodes make themselves new keys; `harness network show` tells when they have"));
+    Ok(Exit::OK)
+}
+
+fn down(context: &Context, project: &Project, yes: bool) -> Result<Exit, CommandError> {
+    let (network, _) = live(project)?;
+    let names: Vec<&str> = network.services.iter().map(|service| service.service.as_str()).collect();
+    if network.version > 0 && !yes {
+        context.ui.say(format_args!("These can't be reached by it any more, until the next start: {}", names.join(", ")));
+        if !context.ui.can_ask {
+            return Err(CommandError::usage("connections through the data plane would end").hint("-y does it unasked"));
+        }
+        if !prompt::confirm("End the data planes?") {
+            context.ui.say("nothing was changed");
+            return Ok(Exit::OK);
+        }
+    }
+    let down: Down = ask(project, DOWN)?;
+    if !context.ui.is_table() {
+        context.ui.document(&serde_json::json!({ "schema": 1, "nodes": down.nodes }))?;
+        return Ok(Exit::OK);
+    }
+    match down.nodes.is_empty() {
+        true => context.ui.say("there was no data plane"),
+        false => {
+            context.ui.say(format_args!("the data planes of {} end", down.nodes.join(", ")));
+            next_steps(&context.ui, &[("harness start".to_owned(), "bring them up again")]);
+        }
+    }
+    Ok(Exit::OK)
+}
+
+fn ask<T: serde::de::DeserializeOwned>(project: &Project, method: &str) -> Result<T, CommandError> {
+    connect::block_on(async |executor| {
+        let daemon = connect::or_start(executor, project).await?;
+        Ok(daemon.call(method, &serde_json::json!({})).await?)
     })
 }
 

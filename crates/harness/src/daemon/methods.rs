@@ -74,6 +74,8 @@ pub(crate) const METHODS: &[MethodInfo] = &[
     MethodInfo::admin(api::node::ASSIGN),
     MethodInfo::admin(api::node::WITHDRAW),
     MethodInfo::read(api::network::SHOW),
+    MethodInfo::operate(api::network::ROTATE_KEYS),
+    MethodInfo::operate(api::network::DOWN),
     MethodInfo::admin(api::plane::UP),
     MethodInfo::admin(service_registry::files::PUT),
     MethodInfo::read(api::package::LIST),
@@ -163,6 +165,14 @@ impl Methods for StackMethods {
                 api::node::ASSIGN => answer(shared.assign(read(params)?).await?),
                 api::node::WITHDRAW => answer(shared.withdraw(read(params)?).await?),
                 api::network::SHOW => answer(shared.network_status().await?),
+                api::network::ROTATE_KEYS => {
+                    let epoch = shared.ask_plain(Command::RotateKeys).await?;
+                    answer(api::network::Rotated { epoch })
+                }
+                api::network::DOWN => {
+                    let nodes = shared.ask_plain(Command::NetworkDown).await?;
+                    answer(api::network::Down { nodes })
+                }
                 api::plane::UP => answer(shared.plane_up(read(params)?).await?),
                 service_registry::files::PUT => answer(shared.files.put(read(params)?, &ctx.streams).await?),
                 api::package::LIST => answer(packages::list(read(params)?).await?),

@@ -60,6 +60,15 @@ fn replicas_have_one_address_and_none_that_is_dead_answers() {
     assert!(shown.contains(&address.to_string()) && shown.contains("✓ serves"), "{shown}");
     let tested = project.ok(&["network", "test", "web"]).stdout;
     assert!(tested.contains("on the same node"), "{tested}");
+    // It can be taken back while the services run, and comes again with the next start.
+    let refused = project.run(&["network", "down"]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(ask(address).is_ok(), "nobody agreed");
+    project.ok(&["network", "down", "-y"]);
+    until("nothing listens", || ask(address).is_err());
+    assert_eq!(project.state("web-1"), "running");
+    project.ok(&["start"]);
+    until("it is served again", || ask(address).is_ok());
     project.ok(&["stop", "-y"]);
     assert!(ask(address).is_err(), "nothing is left that listens");
     until("its programs are gone", || programs(&project).is_empty());

@@ -44,6 +44,8 @@ pub enum Command {
     /// Have every node make another key for its tunnels. The answer: the epoch of the new keys, which nodes report once they
     /// have them.
     RotateKeys(Reply<u64>),
+    /// End all data planes, until something is started again. The answer: the nodes that had one.
+    NetworkDown(Reply<Vec<String>>),
     /// Which services of the stack aren't wanted.
     NotStarted(Reply<Vec<ServiceName>>),
     /// The names that a selection means.
@@ -156,6 +158,9 @@ pub(super) struct Asked {
 impl Supervisor {
     pub(super) fn command(&mut self, command: Command) {
         self.net.changed |= command.changes();
+        if matches!(command, Command::Start(..) | Command::Restart(..)) {
+            self.net.down = false;
+        }
         match command {
             Command::Start(order, reply) => reply.send(self.start_command(*order)),
             Command::Stop(request, dry_run, reply) => reply.send(self.stop_command(&request, dry_run)),
@@ -165,6 +170,7 @@ impl Supervisor {
             Command::ContainerNetwork(reply) => reply.send(self.world.network.clone()),
             Command::Network(reply) => reply.send(Box::new(self.network_status())),
             Command::RotateKeys(reply) => reply.send(self.rotate_keys()),
+            Command::NetworkDown(reply) => reply.send(self.network_down()),
             Command::NotStarted(reply) => reply.send(self.not_started()),
             Command::Select(names, reply) => {
                 reply.send(self.select(&names).map(|set| set.into_iter().collect()))

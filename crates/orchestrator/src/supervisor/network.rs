@@ -58,6 +58,8 @@ pub(super) struct Net {
     coming: BTreeMap<String, (u64, Moment)>,
     /// Whether something has changed that the print doesn't show.
     pub(super) changed: bool,
+    /// Whether data planes were ended though they are needed.
+    pub(super) down: bool,
     print: u64,
 }
 
@@ -73,6 +75,7 @@ impl Net {
             reports: BTreeMap::new(),
             coming: BTreeMap::new(),
             changed: true,
+            down: false,
             print: 0,
         }
     }
@@ -203,12 +206,18 @@ impl Supervisor {
             return;
         }
         self.net.print = print;
-        let tables = self.tables();
+        let tables = if self.net.down { BTreeMap::new() } else { self.tables() };
         match &self.net.served {
             Some(served) if *served == tables => {}
             None if tables.is_empty() && self.net.epoch == 0 => {}
             _ => self.hand_out(tables),
         }
+    }
+
+    /// Ends the data planes until something is started again. The answer: the nodes that had one.
+    pub(super) fn network_down(&mut self) -> Vec<String> {
+        (self.net.down, self.net.changed) = (true, true);
+        self.net.served.iter().flat_map(BTreeMap::keys).cloned().collect()
     }
 
     fn hand_out(&mut self, mut tables: BTreeMap<String, Table>) {

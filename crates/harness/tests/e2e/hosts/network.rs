@@ -4,20 +4,28 @@
 use super::nodes::{left, project};
 use crate::support::{Project, kill, until};
 use std::io::Read as _;
-use std::net::TcpStream;
-use std::time::Duration;
-use test_hosts::{Network, Suite, require};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+use test_hosts::{Host, Network, Suite, require};
 
 /// A server that listens on loopback alone, and answers with its name and what the next one says.
 const CHAIN: &str = r#"[perl, "-MIO::Socket::INET", -e, 'my $s = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => $ENV{PORT}, Listen => 64, ReuseAddr => 1) or die; while (my $c = $s->accept) { my $n = IO::Socket::INET->new(PeerAddr => $ENV{NEXT}, Timeout => 5); print $c "$ENV{HARNESS_INSTANCE}>", $n ? <$n> : "nobody\n"; close $c }']"#;
 
-/// What is answered at a port of this machine.
-fn asked(port: u16) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+/// The same at the end of the chain.
+const LAST: &str = r#"[perl, "-MIO::Socket::INET", -e, 'my $s = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => $ENV{PORT}, Listen => 64, ReuseAddr => 1) or die; while (my $c = $s->accept) { print $c "$ENV{HARNESS_INSTANCE}\n"; close $c }']"#;
+
+/// What is answered at an address; an error if it is nothing.
+fn said(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     let mut said = String::new();
     stream.read_to_string(&mut said)?;
-    Ok(said.trim().to_owned())
+    if said.is_empty() { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(said.trim().to_owned()) }
+}
+
+/// What is answered at a port of this machine.
+fn asked(port: u16) -> std::io::Result<String> {
+    said(SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
 /// The processes of data planes of this project on this machine.
@@ -122,4 +130,35 @@ services:
     project.ok(&["stop", "-y"]);
     assert_eq!(planes(&project), [0; 0], "it ended with the stack");
     until("nothing of it runs on either", || left(&one).is_empty() && left(&two).is_empty());
+}
+
+#[test]
+fn a_machine_that_was_cut_off_is_reached_again_at_the_same_address() {
+    let host = require!(Host::boot(Suite::Trixie, "cut path"));
+    let project = project(
+        &host,
+        &format!(
+            "nodes:\n  far: {{host: {}, user: app}}\nservices:\n  c: {{type: remote, host: far, command: {LAST}, ports: [auto]}}\n  \
+             here: {{type: process, command: [sh, -c, 'echo $C_ADDR; exec sleep 1000'], dependencies: [c]}}\n",
+            host.name()
+        ),
+    );
+    project.ok(&["start"]);
+    until("the address is told", || !project.logs("here").is_empty());
+    let address: SocketAddr = project.logs("here")[0].parse().unwrap();
+    assert!(address.ip().is_loopback(), "{address}");
+    until("it answers", || said(address).is_ok_and(|said| said == "c-1"));
+    host.cut().unwrap();
+    until("nobody answers", || said(address).is_err());
+    // What fails says where.
+    let tested = project.run(&["network", "test", "local", "c"]);
+    assert_eq!(tested.code, 4, "{}", tested.stdout);
+    assert!(tested.stdout.contains("✗ c at"), "{}", tested.stdout);
+    host.heal().unwrap();
+    let healed = Instant::now();
+    until("it answers again", || said(address).is_ok_and(|said| said == "c-1"));
+    eprintln!("answers {:?} after the heal", healed.elapsed());
+    assert_eq!(project.logs("here").len(), 1, "nothing was restarted");
+    project.ok(&["stop", "-y"]);
+    until("nothing of it runs there", || left(&host).is_empty());
 }
