@@ -107,8 +107,10 @@ impl Plane {
     /// Processes that it has started.
     pub(crate) fn children(&self) -> Vec<u32> {
         let pid = self.child.id();
-        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+        // Each thread has those that it made.
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+        lists.flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
     }
 
     /// The child that is the link to `other`.
