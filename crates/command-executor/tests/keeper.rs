@@ -545,6 +545,82 @@ fn another_user_with_its_groups() {
     assert!(!alive(pid));
 }
 
+/// A hosts file, and the machine's own as it was.
+fn hosts_file(folder: &Path) -> (PathBuf, Vec<u8>) {
+    let file = folder.join("hosts");
+    fs::write(&file, "127.77.1.9 db.of.this.test\n").unwrap();
+    (file, fs::read("/etc/hosts").unwrap())
+}
+
+#[test]
+fn a_hosts_file_of_its_own_that_changes_in_place() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let bench = Bench::new();
+    let (file, before) = hosts_file(&bench.state);
+    let mut spec = sh(
+        "web-1",
+        "getent hosts db.of.this.test; id -un; echo ready; until grep -q 9.9.9.9 /etc/hosts; do sleep 0.02; done; \
+         getent hosts db.of.this.test",
+    );
+    spec.hosts = Some(file.clone());
+    // The file lies where that user may not look: it is laid there before.
+    spec.user = Some("nobody".into());
+    bench.start(&spec);
+    until("readiness", || bench.said(&spec, "stdout").ends_with(b"ready\n"));
+    fs::write(&file, "9.9.9.9 db.of.this.test\n").unwrap();
+    assert_eq!(bench.exit(&spec), Exit::Code(0));
+    let said = String::from_utf8(bench.said(&spec, "stdout")).unwrap();
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let name = "db.of.this.test";
+    assert_eq!(words, ["127.77.1.9", name, "nobody", "ready", "9.9.9.9", name]);
+    assert_eq!(fs::read("/etc/hosts").unwrap(), before);
+    spec.run = RunId::generate();
+    spec.hosts = Some("/no/such/hosts".into());
+    let (stage, errno, message) = bench.fails(&spec);
+    assert_eq!((stage, errno), (StartStage::Names, libc::ENOENT));
+    let expected = "mounting a file over /etc/hosts was refused: No such file or directory (os error 2); \
+                    `names: env` goes without";
+    assert_eq!(message, expected);
+}
+
+#[test]
+fn a_hosts_file_of_its_own_without_privileges() {
+    let root = tempfile::tempdir().unwrap();
+    let program = root.path().join("keeper-host");
+    fs::copy(HOST, &program).unwrap();
+    let (file, before) = hosts_file(root.path());
+    let script = "getent hosts db.of.this.test; id -u; stat -c %u /etc/hosts";
+    // `as_whom` is a command that executes the rest of its arguments.
+    let run = |state: &str, as_whom: &[&str]| {
+        let mut command = std::process::Command::new(as_whom[0]);
+        command.args(&as_whom[1..]).arg(&program).arg("hosts").arg(root.path().join(state));
+        let done = command.arg(&file).arg(script).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    // A user without any privilege.
+    let said = run("a", &["unshare", "-U", "--map-user=1000", "--map-group=1000"]);
+    assert!(said.contains("127.77.1.9") && said.contains("F 1000\n") && said.ends_with("Code(0)"), "{said}");
+    // The same where no user namespace may be made.
+    let forbidden = "echo 0 > /proc/sys/user/max_user_namespaces \
+                     && exec setpriv --bounding-set=-all --inh-caps=-all \"$@\"";
+    let said = run("b", &["unshare", "-Ur", "sh", "-c", forbidden, "sh"]);
+    let expected = "Names: a user namespace with a mount namespace was refused: No space left on device (os error 28); \
+                    `names: env` goes without";
+    assert_eq!(said.trim(), expected);
+    if rustix::process::geteuid().is_root() {
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(root.path(), open).unwrap();
+        let said = run("c", &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+        let good = said.contains("127.77.1.9") && said.contains("F 65534\n") && said.ends_with("Code(0)");
+        assert!(good, "{said}");
+    }
+    assert_eq!(fs::read("/etc/hosts").unwrap(), before);
+}
+
 #[test]
 fn a_daemon_that_comes_back_finds_what_happened_meanwhile() {
     let mut bench = Bench::new();

@@ -149,6 +149,7 @@ fn service(
         logs: written.logs.clone(),
         init: written.init,
         names: written.names,
+        hosts: Default::default(),
         placement: written.placement.clone(),
         files: written.files.iter().map(|file| file.value.clone()).collect(),
         deployment: written.deployment.clone(),

@@ -49,6 +49,7 @@ pub(crate) fn service(text: &str) -> Service {
         logs: LogPolicy { max_size: 10 << 20, keep_files: 5, keep_runs: 5 },
         init: false,
         names: None,
+        hosts: Default::default(),
         placement: IndexMap::new(),
         files: vec![],
         deployment: None,

@@ -4,7 +4,13 @@
 //! keeper's memory until exec (like `posix_spawn`: no page tables are copied), while the keeper waits.
 #![allow(unsafe_code)]
 
-use super::{report::StartStage, spec::RunSpec, tree::MARKER};
+use super::{
+    namespace::{HostsView, Refused},
+    report::StartStage,
+    spec::RunSpec,
+    sys::errno,
+    tree::MARKER,
+};
 use std::{
     ffi::{CStr, CString, OsStr, c_char, c_int, c_void},
     io,
@@ -53,6 +59,7 @@ pub(super) struct Prepared {
     candidates: Vec<CString>,
     cwd: CString,
     cgroup: Option<CString>,
+    hosts: Option<HostsView>,
     identity: Option<Identity>,
     /// The limit, and whether it is the hard one too.
     open_files: Option<(u64, bool)>,
@@ -89,13 +96,22 @@ impl Prepared {
             }
             None => None,
         };
+        let identity = identity(spec)?;
+        let hosts = match &spec.hosts {
+            Some(file) => {
+                let file = text(StartStage::Names, "hosts file", file.as_os_str())?;
+                Some(HostsView::new(file, identity.is_some()))
+            }
+            None => None,
+        };
         Ok(Self {
             candidates: candidates(program, &spec.env),
             argv,
             env,
             cwd: text(StartStage::Cwd, "directory", spec.cwd.as_os_str())?,
             cgroup,
-            identity: identity(spec)?,
+            hosts,
+            identity,
             open_files: match (spec.open_files, soft_open_files) {
                 (Some(limit), _) => Some((limit, true)),
                 (None, Some(soft)) => Some((soft, false)),
@@ -227,6 +243,7 @@ struct Plan<'a> {
     streams: [RawFd; 3],
     keeper: libc::pid_t,
     failed: Option<(StartStage, c_int)>,
+    refused: Option<Refused>,
 }
 
 /// Runs the program with the three streams; its pid once exec has succeeded. The calling process must be
@@ -242,6 +259,7 @@ pub(super) fn spawn(prepared: &Prepared, streams: [BorrowedFd<'_>; 3]) -> Result
         streams: streams.map(|stream| stream.as_raw_fd()),
         keeper: rustix::process::getpid().as_raw_nonzero().get(),
         failed: None,
+        refused: None,
     };
     let failure = |stage, errno| {
         let error = io::Error::from_raw_os_error(errno);
@@ -272,7 +290,11 @@ pub(super) fn spawn(prepared: &Prepared, streams: [BorrowedFd<'_>; 3]) -> Result
         Some((stage, errno)) => {
             // SAFETY: waits for the child just made, which is on its way out; a null status pointer is allowed.
             unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
-            Err(failure(stage, errno))
+            // SAFETY: as above.
+            match unsafe { ptr::read_volatile(&raw const plan.refused) } {
+                Some(refused) => Err(refused.told(stage)),
+                None => Err(failure(stage, errno)),
+            }
         }
     }
 }
@@ -285,12 +307,8 @@ extern "C" fn enter(argument: *mut c_void) -> c_int {
     super::sys::exit(127)
 }
 
-fn errno() -> c_int {
-    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)
-}
-
 /// All the steps; returns only if one fails. Allocates nothing, takes no lock: system calls only.
-fn become_program(plan: &Plan<'_>) -> (StartStage, c_int) {
+fn become_program(plan: &mut Plan<'_>) -> (StartStage, c_int) {
     let prepared = plan.prepared;
     // SAFETY (all of them): the pointers are to NUL-terminated strings and arrays that live in `plan`; the calls
     // change this new process only (its descriptors, ids, limits and signal mask aren't shared: no CLONE_FILES,
@@ -319,6 +337,11 @@ fn become_program(plan: &Plan<'_>) -> (StartStage, c_int) {
             && libc::setpriority(libc::PRIO_PROCESS, 0, nice) < 0
         {
             return (StartStage::Nice, errno());
+        }
+        // While it still may: another user couldn't.
+        if let Some(Err(refused)) = prepared.hosts.as_ref().map(HostsView::enter) {
+            plan.refused = Some(refused);
+            return (StartStage::Names, refused.errno);
         }
         if let Some(Identity { uid, gid, groups }) = &prepared.identity {
             if libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) < 0

@@ -52,6 +52,7 @@ pub use zygote::zygote_main;
 
 mod child;
 mod keep;
+mod namespace;
 mod outbox;
 mod region;
 mod sys;

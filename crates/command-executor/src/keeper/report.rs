@@ -40,6 +40,8 @@ pub enum StartStage {
     Rlimit,
     /// Setting the niceness.
     Nice,
+    /// Getting a hosts file of its own.
+    Names,
     /// Becoming the group.
     Group,
     /// Becoming the user.
@@ -62,6 +64,7 @@ impl fmt::Display for StartStage {
             Self::Cgroup => "joining the cgroup",
             Self::Rlimit => "setting resource limits",
             Self::Nice => "setting the niceness",
+            Self::Names => "giving it a hosts file of its own",
             Self::Group => "becoming the group",
             Self::User => "becoming the user",
             Self::Cwd => "entering the working directory",

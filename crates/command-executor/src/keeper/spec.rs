@@ -121,6 +121,10 @@ pub struct RunSpec {
     /// A folder of cgroup v2 that exists, which the service joins and which is killed with it.
     #[serde(with = "lossless::maybe_path", default)]
     pub cgroup: Option<PathBuf>,
+    /// A file that it sees at `/etc/hosts`, absolute: it gets a mount namespace of its own, within a user namespace where the
+    /// keeper may not make one otherwise. Written in place while it runs, a change is seen; replaced, it isn't.
+    #[serde(with = "lossless::maybe_path", default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<PathBuf>,
     /// What is kept of its output.
     pub logs: LogLimits,
     /// Whether it has a standard input that can be written to; else `/dev/null`.
@@ -147,6 +151,7 @@ impl RunSpec {
             open_files: None,
             nice: None,
             cgroup: None,
+            hosts: None,
             logs: LogLimits::default(),
             stdin: false,
             lease_until: None,
@@ -170,6 +175,7 @@ impl fmt::Debug for RunSpec {
             .field("open_files", &self.open_files)
             .field("nice", &self.nice)
             .field("cgroup", &self.cgroup)
+            .field("hosts", &self.hosts)
             .field("logs", &self.logs)
             .field("stdin", &self.stdin)
             .field("lease_until", &self.lease_until)
@@ -310,7 +316,8 @@ mod tests {
         let odd = OsString::from_vec(vec![b'a', 0xff, b'"', b'\n']);
         let mut spec = RunSpec::new("web-1", vec!["sh".into(), odd.clone()], PathBuf::from(odd.clone()));
         spec.env.push((odd.clone(), odd.clone()));
-        spec.cgroup = Some(odd.into());
+        spec.cgroup = Some(odd.clone().into());
+        spec.hosts = Some(odd.into());
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<RunSpec>(&text).unwrap(), spec);
     }

@@ -13,6 +13,11 @@ fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// The number of the error that the last system call ended with. Allocates nothing.
+pub(super) fn errno() -> c_int {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)
+}
+
 /// Waits until one of `fds` is ready (those with the descriptor -1 are ignored), for at most `timeout_ms`
 /// (-1: for ever). An interruption counts as nothing ready.
 pub(super) fn poll(fds: &mut [libc::pollfd], timeout_ms: c_int) -> io::Result<()> {

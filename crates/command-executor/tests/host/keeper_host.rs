@@ -19,8 +19,11 @@ fn main() {
         // A tree that leaves: each level starts the next in a session of its own.
         ["escape", depth, file] => escape(number(depth), file),
         ["bench", count] => bench(number(count)),
+        ["hosts", state, file, script] => hosts(state, file, script),
         _ => {
-            eprintln!("usage: keeper-host lines COUNT LENGTH | escape DEPTH FILE | bench COUNT");
+            eprintln!(
+                "usage: keeper-host lines COUNT LENGTH | escape DEPTH FILE | bench COUNT | hosts STATE FILE SCRIPT"
+            );
             exit(2)
         }
     }
@@ -54,6 +57,34 @@ fn escape(depth: usize, file: &str) {
             .status();
     }
     std::thread::sleep(Duration::from_secs(600));
+}
+
+/// Runs a script that sees `file` at `/etc/hosts`, and prints its log, or why it couldn't be started.
+fn hosts(state: &str, file: &str, script: &str) {
+    let options =
+        KeeperOptions { state: state.into(), program: None, build: "hosts".into(), soft_open_files: None };
+    let Ok(keepers) = Keepers::open(options) else { exit(1) };
+    let mut spec = RunSpec::new("web-1", ["sh", "-c", script].map(OsString::from).to_vec(), "/");
+    spec.env.extend(std::env::var_os("PATH").map(|path| ("PATH".into(), path)));
+    spec.hosts = Some(file.into());
+    if block_on(keepers.start(&spec)).is_err() {
+        exit(1)
+    }
+    loop {
+        match block_on(keepers.next_report()) {
+            Ok(Report::Started { .. }) => {}
+            Ok(Report::StartFailed { stage, message, .. }) => {
+                println!("{stage:?}: {message}");
+                return;
+            }
+            Ok(Report::Exited { exit, .. }) => {
+                let log = std::path::Path::new(state).join(format!("instances/web-1/{}.log", spec.run));
+                print!("{}{exit:?}", std::fs::read_to_string(log).unwrap_or_default());
+                return;
+            }
+            _ => exit(1),
+        }
+    }
 }
 
 /// Figures of many keepers at once, and of a million lines; to be run by hand on an optimised build.

@@ -62,7 +62,6 @@ fn not_yet(facts: &Facts<'_>, service: &Service, out: &mut Vec<Diagnostic>) {
     let interface = on.is_some_and(|on| on.kind == NetworkKind::Wireguard && on.interface.is_some());
     let keys = [
         ("network.interface", interface),
-        ("names", service.names == Some(NameView::Hosts)),
         ("deployment", service.deployment.is_some()),
         ("scaling", service.scaling.is_some()),
     ];
@@ -90,6 +89,7 @@ fn written(service: &Service) -> Vec<&'static str> {
         ("working_dir", service.working_dir.is_some()),
         ("stop_signal", service.stop_signal.is_some()),
         ("init", service.init),
+        ("names", service.names == Some(NameView::Hosts)),
         ("resources.memory", resources.memory.is_some()),
         ("resources.cpus", resources.cpus.is_some()),
         ("resources.nice", resources.nice.is_some()),
@@ -100,7 +100,7 @@ fn written(service: &Service) -> Vec<&'static str> {
 
 fn has_effect(kind: &str, key: &str) -> bool {
     match kind {
-        "docker" => key != "resources.nice",
+        "docker" => !matches!(key, "resources.nice" | "names"),
         // A Compose file's `${VAR}` are filled from `env`, and commands of the user's own are given it.
         "compose" => key == "env",
         "attach" => matches!(key, "env" | "working_dir"),
@@ -112,7 +112,7 @@ fn has_effect(kind: &str, key: &str) -> bool {
 
 fn told_by(kind: &str) -> &'static str {
     match kind {
-        "docker" => "has no niceness",
+        "docker" => "has no niceness and resolves names anyway",
         "compose" => "its file tells how to run",
         "attach" => "somebody else runs",
         "systemd" | "portable" => "its unit file tells how to run",

@@ -350,6 +350,7 @@ services:
   b: {type: process, command: tool, network: kernel}
   c: {type: process, command: tool, network: best}
   d: {type: process, command: tool, names: hosts}
+  e: {type: docker, image: tool, names: hosts}
 "
     ));
 }

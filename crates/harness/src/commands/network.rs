@@ -105,7 +105,9 @@ fn rotate_keys(context: &Context, project: &Project) -> Result<Exit, CommandErro
         return Ok(Exit::OK);
     }
     let nodes = network.nodes.iter().filter(|node| node.overlay.is_some()).count();
-    context.ui.say(format_args!("{nodes} nodes make themselves new keys; `harness network show` tells when they have"));
+    context.ui.say(format_args!(
+        "{nodes} nodes make themselves new keys; `harness network show` tells when they have"
+    ));
     Ok(Exit::OK)
 }
 
@@ -113,9 +115,13 @@ fn down(context: &Context, project: &Project, yes: bool) -> Result<Exit, Command
     let (network, _) = live(project)?;
     let names: Vec<&str> = network.services.iter().map(|service| service.service.as_str()).collect();
     if network.version > 0 && !yes {
-        context.ui.say(format_args!("These can't be reached by it any more, until the next start: {}", names.join(", ")));
+        context.ui.say(format_args!(
+            "These can't be reached by it any more, until the next start: {}",
+            names.join(", ")
+        ));
         if !context.ui.can_ask {
-            return Err(CommandError::usage("connections through the data plane would end").hint("-y does it unasked"));
+            return Err(CommandError::usage("connections through the data plane would end")
+                .hint("-y does it unasked"));
         }
         if !prompt::confirm("End the data planes?") {
             context.ui.say("nothing was changed");

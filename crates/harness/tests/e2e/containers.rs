@@ -99,6 +99,29 @@ fn a_container_a_process_and_a_container_beside_it_reach_each_other() {
 }
 
 #[test]
+fn a_container_reaches_a_process_by_its_name() {
+    let services = r#"services:
+  api: {type: process, command: [python3, -m, http.server, --bind, 127.0.0.1, '${self.port}'], ports: [auto], health_check: {tcp: '${self.port}'}}
+  ext: {type: attach, external: {host: 10.9.8.7, port: 80}}
+  it:
+    type: docker
+    image: BB
+    init: true
+    dependencies: {api: {condition: healthy}, ext: {condition: started}}
+    command: [sh, -c, 'wget -q -O - http://api:${api.port}/word && echo && echo ${api.host} $API_HOST && grep ext /etc/hosts; exec sleep 1000']
+"#;
+    let stack = Stack::new(require!(Docker::here()), "names", services);
+    std::fs::write(stack.project.path().join("word"), "hush").unwrap();
+    stack.start();
+    until("it has told", || stack.project.logs("it").len() == 3);
+    let said = stack.project.logs("it");
+    assert_eq!(said[..2], ["hush", "api api"]);
+    assert_eq!(said[2].split_whitespace().collect::<Vec<_>>(), ["10.9.8.7", "ext"]);
+    stack.project.ok(&["stop", "-y"]);
+    stack.assert_gone();
+}
+
+#[test]
 fn a_secret_of_a_container_is_in_no_arguments_and_no_file_that_others_read() {
     let services = "services:\n  it: {type: docker, image: BB, init: true, command: [sleep, '1000'], env: {TOKEN: xyzzy-1}}\n";
     let stack = Stack::new(require!(Docker::here()), "no arguments", services);

@@ -102,6 +102,54 @@ fn a_stack_that_needs_no_data_plane_has_none() {
     project.ok(&["stop", "-y"]);
 }
 
+/// Connects to the first argument at the port that the second is, and prints what it says.
+const CALL: &str =
+    "import socket,sys; print(socket.create_connection((sys.argv[1], int(sys.argv[2]))).recv(99).decode())";
+
+#[test]
+fn a_process_with_a_hosts_file_of_its_own_reaches_others_by_name() {
+    let before = std::fs::read("/etc/hosts").unwrap();
+    let file = |outside: &str| {
+        format!(
+            "services:
+  web: {{type: process, command: {SERVER}, replicas: 2, ports: [auto]}}
+  solo: {{type: process, command: {SERVER}, ports: [auto]}}
+  ext: {{type: attach, external: {{host: {outside}, port: 80}}}}
+  client:
+    type: process
+    names: hosts
+    dependencies: {{web: {{condition: started}}, solo: {{condition: started}}, ext: {{condition: started}}}}
+    env: {{CALL: '{CALL}'}}
+    command: [sh, -c, 'getent hosts web; getent hosts ext; python3 -c \"$CALL\" web ${{web.port}}; python3 -c \"$CALL\" solo ${{solo.port}};
+      echo ${{web.host}} $SOLO_HOST $WEB_ADDR; until getent hosts ext | grep 10.9.8.6; do sleep 0.05; done; exec sleep 1000']
+"
+        )
+    };
+    let project = Project::new(&file("10.9.8.7"));
+    project.ok(&["start"]);
+    until("the client has told", || project.logs("client").len() >= 5);
+    let said = project.logs("client");
+    let words = |at: usize| said[at].split_whitespace().collect::<Vec<&str>>();
+    let address = words(4)[2].rsplit_once(':').unwrap().0;
+    assert_eq!(words(0), [address, "web"]);
+    assert_eq!(words(1), ["10.9.8.7", "ext"]);
+    assert!(said[2].starts_with("web-"), "{said:?}");
+    assert_eq!(said[3], "solo-1");
+    assert_eq!(words(4)[..2], ["web", "solo"]);
+    // What is run beside it doesn't see its file, and is told addresses.
+    let beside = project.ok(&["exec", "client", "--", "sh", "-c", "echo $WEB_HOST"]).stdout;
+    assert_eq!(beside.trim(), address);
+    // Another address, while it runs.
+    let pid = project.pid("client-1");
+    project.write_services(&file("10.9.8.6"));
+    project.ok(&["start", "--apply", "ext"]);
+    until("it sees the new address", || project.logs("client").len() == 6);
+    assert_eq!(project.logs("client")[5].split_whitespace().collect::<Vec<_>>(), ["10.9.8.6", "ext"]);
+    assert_eq!(project.pid("client-1"), pid);
+    project.ok(&["stop", "-y"]);
+    assert_eq!(std::fs::read("/etc/hosts").unwrap(), before, "the machine's own file is left alone");
+}
+
 #[test]
 fn a_service_is_forwarded_to_a_port_of_this_machine() {
     let project = stack();

@@ -291,6 +291,7 @@ fn changed_values(
                 instance,
                 service: &run.service,
                 view: View::of(&run.service),
+                inside: true,
                 lookup: &lookup,
                 leases: &leased.leases,
                 network: world.network.as_ref(),

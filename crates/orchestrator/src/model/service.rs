@@ -7,6 +7,7 @@ use super::{
 };
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -73,6 +74,9 @@ pub struct Service {
     pub init: bool,
     /// How it sees the names of others.
     pub names: Option<NameView>,
+    /// In an assignment: the names of others that it resolves, with their addresses as its node sees them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hosts: BTreeMap<String, String>,
     /// Labels that a node must have to run it.
     #[serde(default)]
     pub placement: IndexMap<String, String>,

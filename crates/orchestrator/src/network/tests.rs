@@ -38,7 +38,7 @@ fn reference(service: &str, field: Field) -> Template {
 
 /// A service that depends on others and is given all of their addresses.
 fn asking(text: &str, asked: &[&str]) -> Service {
-    let mut service = service(text);
+    let mut service = Service { names: Some(NameView::Hosts), ..service(text) };
     for other in asked {
         let dependency = Dependency { condition: Condition::Started, implied: true };
         service.dependencies.insert(name(other), dependency);
@@ -126,6 +126,7 @@ fn with_caller<T>(world: &World, name: &InstanceName, with: impl FnOnce(&Caller<
         instance: name,
         service,
         view: View::of(service),
+        inside: true,
         lookup: &lookup,
         leases: &world.leases,
         network: world.network.as_ref(),
@@ -175,6 +176,66 @@ fn listeners(tables: &BTreeMap<String, Table>) -> Vec<String> {
     .collect()
 }
 
+/// What `name` resolves, as `NAME=ADDRESS`, and what it is told to call the others.
+fn named(world: &World, name: &str) -> (Vec<String>, Vec<String>) {
+    let name = instance(name);
+    let lines = with_caller(world, &name, names);
+    let lines = lines.iter().map(|(name, address)| format!("{name}={address}")).collect();
+    let asked = reach::asks_for(&world.desired.wishes[&name].service);
+    let host = |other: &&ServiceName| {
+        with_caller(world, &name, |caller| fill(caller, &reference(other.as_str(), Field::Host)).unwrap())
+    };
+    (lines, asked.iter().map(host).collect())
+}
+
+#[test]
+fn names_of_others_as_each_caller_resolves_them() {
+    let at = |node: &str, service: Service| Service { host: Some(node.into()), ..service };
+    let listening = |service: Service| Service { ports: vec![port(PortNumber::Fixed(5432))], ..service };
+    let outside = |name: &str, host: &str| Service {
+        target: Target::Attach(Attach::External { host: host.into(), port: 5433 }),
+        ..service(name)
+    };
+    let asked = ["db", "api", "kv", "ip", "dns"];
+    let world = started(stack(vec![
+        at("a", listening(service("db"))),
+        listening(service("api")),
+        docker(listening(service("kv"))),
+        outside("ip", "10.9.8.7"),
+        outside("dns", "db.example.com"),
+        asking("web", &asked),
+        Service { names: None, ..asking("plain", &asked) },
+        docker(asking("box", &asked)),
+        at("a", asking("far", &["api"])),
+        docker(at("a", asking("far-box", &["api"]))),
+    ]));
+    let told = |lines: &[&str], hosts: &[&str]| {
+        let own = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect::<Vec<_>>();
+        (own(lines), own(hosts))
+    };
+    let lines = ["api=127.0.0.1", "db=127.64.1.1", "ip=10.9.8.7", "kv=127.0.0.1"];
+    assert_eq!(named(&world, "web-1"), told(&lines, &["api", "db", "db.example.com", "ip", "kv"]));
+    let hosts = ["localhost", "127.64.1.1", "db.example.com", "10.9.8.7", "localhost"];
+    assert_eq!(named(&world, "plain-1"), told(&[], &hosts));
+    // Containers find each other by docker's own names.
+    let lines = ["api=172.20.0.1", "db=172.20.0.1", "ip=10.9.8.7"];
+    assert_eq!(named(&world, "box-1"), told(&lines, &["api", "db", "db.example.com", "ip", "kv"]));
+    assert_eq!(named(&world, "far-1"), told(&["api=127.64.1.2"], &["api"]));
+    // The engine there knows which address that is.
+    assert_eq!(named(&world, "far-box-1"), told(&["api=host.docker.internal"], &["api"]));
+    // They travel with the assignment, and the agent has nothing else to look them up in.
+    for name in ["far-1", "far-box-1"].map(instance) {
+        let assigned = with_caller(&world, &name, |caller| assigned(caller, "a")).unwrap();
+        let there = with_caller(&world, &name, |caller| {
+            names(&Caller { service: &assigned, lookup: &|_| None, ..*caller })
+        });
+        assert_eq!(there, with_caller(&world, &name, names));
+        // A command beside the instance doesn't resolve them.
+        let beside = with_caller(&world, &name, |caller| names(&caller.beside()));
+        assert_eq!(beside.is_empty(), name == instance("far-1"));
+    }
+}
+
 #[test]
 fn values_and_tables_of_a_service_elsewhere() {
     let db = Service { host: Some("a".into()), ports: vec![port(PortNumber::Fixed(5432))], ..service("db") };
@@ -184,7 +245,7 @@ fn values_and_tables_of_a_service_elsewhere() {
     assert_eq!((web["${db.ip}"].as_str(), web["${db.port}"].as_str()), ("127.64.1.1", "5432"));
     let inside = env(&world, "box-1");
     let values = ["${db.ip}", "${db.host}", "${db.port}"].map(|key| inside[key].as_str());
-    assert_eq!(values, ["172.20.0.1", "host.docker.internal", "20000"]);
+    assert_eq!(values, ["172.20.0.1", "db", "20000"]);
     let facts = Facts::default();
     assert_eq!(
         listeners(&tables_of(&world, &facts)),
@@ -402,6 +463,15 @@ fn check_tables(world: &World, tables: &BTreeMap<String, Table>) -> Result<(), T
             let value =
                 |field| with_caller(world, name, |caller| fill(caller, &reference(other.as_str(), field)));
             let (ip, port) = (value(Field::Ip), value(Field::Port(None)));
+            let named = with_caller(world, name, names).remove(other.as_str());
+            if let Some(named) = named {
+                prop_assert_eq!(Ok(named), ip.clone(), "a name leads where the address does");
+                prop_assert_eq!(value(Field::Host), Ok(other.to_string()));
+            } else if has_hosts_file(&wish.service) {
+                // What has no address has no name, nor what has only a name of its own.
+                let address = ip.as_ref().ok().and_then(|ip| ip.parse::<IpAddr>().ok());
+                prop_assert_eq!(address, None, "{} has no name for {}", other, name);
+            }
             match how {
                 reach::Reach::Direct => {}
                 reach::Reach::Apart => {

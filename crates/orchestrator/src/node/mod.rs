@@ -8,6 +8,7 @@ mod agents;
 mod hosted;
 mod http;
 mod install;
+mod names;
 mod planes;
 mod ports;
 mod probe;
@@ -89,6 +90,13 @@ pub enum Order {
         run: String,
         /// Until then.
         until: Moment,
+    },
+    /// Write the hosts file of an instance anew.
+    Names {
+        /// The instance.
+        instance: InstanceName,
+        /// What the file has besides the machine's lines.
+        names: BTreeMap<String, String>,
     },
     /// Probe a run.
     Probe(Box<Question>),

@@ -222,6 +222,7 @@ mod tests {
             working_dir: Some("/".into()),
             user: None,
             group: None,
+            names: Default::default(),
         };
         Place::new(resolved, Execution::None)
     }

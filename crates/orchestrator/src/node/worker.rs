@@ -2,10 +2,10 @@
 
 use super::{
     Hosts, Installs, Launch, Listeners, NodeEvent, NodeFact, Order, Orders, Question, ResolvedTarget,
-    Spawner, StopHow, UnderWay, Unreported, chain, exit_of, holder, lock, probe,
+    Spawner, StopHow, UnderWay, Unreported, chain, exit_of, holder, lock, names, probe,
 };
 use crate::model::InstanceName;
-use crate::network::PackageSpec;
+use crate::network::{PackageSpec, has_hosts_file};
 use crate::supervisor::Event;
 use async_channel::Sender;
 use async_lock::Semaphore;
@@ -83,6 +83,11 @@ impl Worker {
                     && let Err(error) = self.keepers.renew(&instance.to_string(), id, until).await
                 {
                     tracing::debug!(%instance, %error, "its lease can't be renewed");
+                }
+            }
+            Order::Names { instance, names } => {
+                if let Err(error) = names::write(self.keepers.state(), &instance, &names) {
+                    tracing::warn!(%instance, %error, "its hosts file can't be written");
                 }
             }
             Order::Probe(question) => {
@@ -163,7 +168,14 @@ impl Worker {
             return self.hosts.start(launch);
         }
         let instance = launch.instance.clone();
-        let spec = spec(launch)?;
+        let hosts = match has_hosts_file(&launch.service) {
+            true => {
+                let written = names::write(self.keepers.state(), &instance, &launch.resolved.names);
+                Some(written.map_err(|error| format!("can't write its hosts file: {error}"))?)
+            }
+            false => None,
+        };
+        let spec = RunSpec { hosts, ..spec(launch)? };
         lock(&self.unreported).insert(spec.run, instance);
         specs.push(spec);
         Ok(())
@@ -235,6 +247,7 @@ fn spec(launch: Launch) -> Result<RunSpec, String> {
         open_files: service.resources.open_files,
         nice: service.resources.nice,
         cgroup: None,
+        hosts: None,
         logs: LogLimits {
             max_size: service.logs.max_size,
             keep_files: service.logs.keep_files,

@@ -163,6 +163,7 @@ impl Sim {
             instance: &instance,
             service,
             view: crate::network::View::of(service),
+            inside: true,
             lookup: &lookup,
             leases: &self.world.leases,
             network: None,

@@ -417,7 +417,7 @@ impl Supervisor {
             });
         }
         let resolved =
-            self.seen_from(instance, service, |caller| self.resolved(caller)).map_err(|error| {
+            self.seen_from(instance, service, |caller| self.resolved(&caller.beside())).map_err(|error| {
                 Refused::NotSupported { services: vec![(instance.service().clone(), error.to_string())] }
             })?;
         let execution = self.world.observed.get(instance).and_then(|seen| Some(&seen.run()?.execution));

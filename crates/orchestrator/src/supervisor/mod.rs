@@ -6,6 +6,7 @@
 
 mod adopt;
 mod commands;
+mod names;
 mod network;
 mod nodes;
 mod persist;
@@ -104,6 +105,8 @@ pub struct Supervisor {
     /// Clocks and the like of other nodes.
     nodes: BTreeMap<String, nodes::Kept>,
     net: network::Net,
+    /// What hosts files of living instances were told to say.
+    names: BTreeMap<InstanceName, BTreeMap<String, String>>,
     /// Answers to `health --run-now` that wait for their probes.
     asked: Vec<commands::Asked>,
     ended: bool,
@@ -132,6 +135,7 @@ impl Supervisor {
             progress: BTreeMap::new(),
             nodes: BTreeMap::new(),
             net: network::Net::new(options.planes, kept, epoch),
+            names: BTreeMap::new(),
             asked: Vec::new(),
             ended: false,
             idle: false,
@@ -237,6 +241,7 @@ impl Supervisor {
             }
         }
         self.serve_planes();
+        self.serve_names();
         plan.wake_at.into_iter().chain(over).min()
     }
 
@@ -342,6 +347,7 @@ impl Supervisor {
             self.world.observed.get(instance).and_then(|seen| Some(seen.run()?.execution.clone()));
         let execution = execution.unwrap_or_default();
         let probe = self.seen_from(instance, &service, |caller| {
+            let caller = &caller.beside();
             Ok::<_, Unresolved>((ResolvedProbe::new(caller, &check.probe)?, self.resolved(caller)?))
         });
         match probe {
@@ -376,6 +382,7 @@ impl Supervisor {
             instance,
             service,
             view: View::of(service),
+            inside: true,
             lookup: &lookup,
             leases: &self.world.leases,
             network: self.world.network.as_ref(),

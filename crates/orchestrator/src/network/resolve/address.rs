@@ -1,6 +1,6 @@
 //! Where a service is reached, as seen from the instance that asks.
 
-use super::{Caller, Unresolved};
+use super::{Caller, Unresolved, names};
 use crate::model::{
     Attach, Field, InstanceName, Port, Protocol, Reference, Service, Subject, Target, Template,
 };
@@ -28,7 +28,7 @@ impl View {
 /// The address of everything on this machine, as everything on this machine sees it.
 const LOOPBACK: &str = "127.0.0.1";
 /// The name of this machine in the stack's containers.
-const MACHINE: &str = "host.docker.internal";
+pub(super) const MACHINE: &str = "host.docker.internal";
 
 /// The text with every hole filled, as seen from `caller`.
 ///
@@ -191,6 +191,9 @@ impl<'a> Asked<'a> {
 
     /// A name that resolves where the caller is.
     pub(super) fn host(&self, caller: &Caller<'_, '_>) -> Option<String> {
+        if !self.own && names::is_named(caller, self, &self.service.name) {
+            return Some(self.service.name.to_string());
+        }
         match self.reach(caller) {
             Reach::Gateway => return Some(MACHINE.to_owned()),
             Reach::Direct if caller.service.host == self.service.host => {}
@@ -201,6 +204,11 @@ impl<'a> Asked<'a> {
             (View::Container, View::Machine) if !self.is_external() => Some(MACHINE.to_owned()),
             _ => self.ip(caller).map(|ip| if ip == LOOPBACK { "localhost".into() } else { ip }),
         }
+    }
+
+    /// Whether it is a container on the caller's node: in the stack's network there it has its name.
+    pub(super) fn is_beside(&self, caller: &Caller<'_, '_>) -> bool {
+        View::of(self.service) == View::Container && caller.service.host == self.service.host
     }
 
     fn is_external(&self) -> bool {

@@ -1,6 +1,6 @@
 //! A definition as another node's agent is told to run it: with every hole filled, and nothing left to look up.
 
-use super::{Caller, Unresolved, View, address, variables};
+use super::{Caller, Unresolved, View, address, names, variables};
 use crate::model::{PortNumber, Segment, Service, Template};
 
 /// The definition of the caller's service for the node that it is placed on. Dependencies are the project's daemon's to
@@ -9,13 +9,14 @@ use crate::model::{PortNumber, Segment, Service, Template};
 /// # Errors
 /// See [`Unresolved`].
 pub fn assigned(caller: &Caller<'_, '_>, node: &str) -> Result<Service, Unresolved> {
-    let machine = Caller { view: View::Machine, ..*caller };
+    let machine = Caller { view: View::Machine, inside: false, ..*caller };
     let mut service = caller.service.rewritten(|text| filled(caller, text), |text| filled(&machine, text))?;
     let own = std::mem::take(&mut service.env);
     for (name, value) in variables(caller, node) {
         service.env.insert(name, Template::literal(value));
     }
     service.env.extend(own);
+    service.hosts = names(caller);
     service.dependencies.clear();
     service.placement.clear();
     service.host = None;

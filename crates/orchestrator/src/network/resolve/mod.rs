@@ -2,6 +2,7 @@
 
 mod address;
 mod assign;
+mod names;
 mod probe;
 mod target;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod tests;
 
 pub use address::{View, fill};
 pub use assign::assigned;
+pub use names::{has_hosts_file, hosts_file, names};
 pub use probe::ResolvedProbe;
 pub use target::{Attached, ContainerSpec, PackageSpec, PublishedPort, ResolvedTarget};
 
@@ -32,6 +34,8 @@ pub struct Resolved {
     pub user: Option<String>,
     /// Group to run as.
     pub group: Option<String>,
+    /// Names that it resolves besides those of its machine, with their addresses: see [`names`].
+    pub names: BTreeMap<String, String>,
 }
 
 /// A hole that can't be filled.
@@ -110,6 +114,9 @@ pub struct Caller<'a, 's> {
     pub service: &'a Service,
     /// From where it looks.
     pub view: View,
+    /// Whether it is the instance itself that looks, with the names that it is given. A health check of a process looks from
+    /// beside it.
+    pub inside: bool,
     /// Looks up another service's definition.
     pub lookup: &'a dyn Fn(&ServiceName) -> Option<&'s Service>,
     /// The ports that instances have.
@@ -128,6 +135,13 @@ pub struct Caller<'a, 's> {
     pub secrets: &'a BTreeMap<String, String>,
 }
 
+impl Caller<'_, '_> {
+    /// As what a command sees that is run for the instance: in its container with its names, on the machine beside it.
+    pub fn beside(&self) -> Self {
+        Self { inside: self.inside && self.view == View::Container, ..*self }
+    }
+}
+
 /// The instance with every hole filled. `inherited` is what a process inherits; a container gets only what is declared.
 ///
 /// # Errors
@@ -142,7 +156,14 @@ pub fn resolve(
     if let Some(host) = &service.host {
         let service = Box::new(assigned(caller, host)?);
         let target = ResolvedTarget::Elsewhere { node: host.clone(), service };
-        return Ok(Resolved { target, env: Vec::new(), working_dir: None, user: None, group: None });
+        return Ok(Resolved {
+            target,
+            env: Vec::new(),
+            working_dir: None,
+            user: None,
+            group: None,
+            names: BTreeMap::new(),
+        });
     }
     let optional = |template: &Option<Template>| template.as_ref().map(|text| fill(caller, text)).transpose();
     let (none, inside) = (BTreeMap::new(), matches!(service.target, crate::model::Target::Docker { .. }));
@@ -154,6 +175,7 @@ pub fn resolve(
         working_dir: if inside { own } else { own.or_else(|| Some(folder.to_path_buf())) },
         user: optional(&service.user)?,
         group: optional(&service.group)?,
+        names: names(caller),
     })
 }
 

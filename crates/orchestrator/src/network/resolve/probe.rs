@@ -49,7 +49,7 @@ impl ResolvedProbe {
     /// # Errors
     /// See [`Unresolved`].
     pub fn new(caller: &Caller<'_, '_>, probe: &Probe) -> Result<Self, Unresolved> {
-        let machine = Caller { view: View::Machine, ..*caller };
+        let machine = Caller { view: View::Machine, inside: false, ..*caller };
         Ok(match probe {
             Probe::Command { argv, expected_exit, expected_output } => Self::Command {
                 argv: argv.iter().map(|arg| fill(caller, arg)).collect::<Result<_, _>>()?,

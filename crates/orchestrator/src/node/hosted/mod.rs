@@ -14,6 +14,7 @@ mod unit;
 pub(super) mod docker;
 
 pub(super) use hosts::Hosts;
+pub(super) use record::folder;
 
 pub use record::{Ended, HOSTED_VERSION, HostedRecord, LogSource};
 

@@ -204,7 +204,7 @@ impl HostedRecord {
 }
 
 /// The folder of an instance in the state folder.
-pub(super) fn folder(state: &Path, instance: &InstanceName) -> PathBuf {
+pub(in crate::node) fn folder(state: &Path, instance: &InstanceName) -> PathBuf {
     state.join("instances").join(instance.to_string())
 }
 

@@ -114,7 +114,13 @@ fn wanted(engine: &Engine, launch: &Launch, spec: &ContainerSpec) -> Result<Dock
     });
     // Not docker's `host-gateway`: older engines and podman don't know it.
     let gateway = launch.network.as_ref().map(|network| network.gateway.to_string());
-    wanted.extra_hosts = gateway.into_iter().map(|gateway| (MACHINE.to_owned(), gateway)).collect();
+    let named = |gateway: String| {
+        let names = launch.resolved.names.iter().map(|(name, address)| {
+            (name.clone(), if address == MACHINE { gateway.clone() } else { address.clone() })
+        });
+        std::iter::once((MACHINE.to_owned(), gateway.clone())).chain(names).collect()
+    };
+    wanted.extra_hosts = gateway.map(named).unwrap_or_default();
     wanted.user.clone_from(&launch.resolved.user);
     wanted.group.clone_from(&launch.resolved.group);
     let folder = launch.resolved.working_dir.as_ref();
