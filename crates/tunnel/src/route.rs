@@ -39,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) sent: AtomicU64,
     /// Packets that came straight from it.
     pub(crate) received: AtomicU64,
+    /// Packets have gone straight for so long that one through the hub means that the other end has given that up.
+    pub(crate) settled: AtomicBool,
     /// A packet came in a way that the engine has been told of and hasn't looked at yet.
     pub(crate) told: AtomicBool,
 }
@@ -112,6 +114,11 @@ impl IpSend for Inlet {
             }
             Inbound::Relayed(source) => {
                 let Some(node) = routes.nodes.get(&source) else { return Ok(()) };
+                if node.settled.swap(false, Relaxed) {
+                    // The answer to this very packet should get there.
+                    node.straight.store(false, Relaxed);
+                    node.told.store(false, Relaxed);
+                }
                 self.hint(node, Hint::Relayed(source));
                 &self.incoming
             }

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use wire::Wire;
 
 /// How often streams that are open are looked after.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(500);
 /// How often the rest is.
 const SLOW_TICK: Duration = Duration::from_secs(10);
 /// Changes of addresses and routes come in bursts: this long after the first one they are looked at.

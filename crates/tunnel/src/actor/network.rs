@@ -17,6 +17,10 @@ impl Actor {
         for (name, place) in sessions {
             let (was, is) = (before.from.get(&place), self.outlook.from.get(&place));
             if everywhere || was.is_some() && was != is {
+                // A NAT may let nothing of the new address through. The hub does until a handshake has shown that it's fine.
+                if !self.is_without_alternative(&name) {
+                    self.demote(&name);
+                }
                 self.probe(&name);
                 self.kick(&name).await;
             }

@@ -26,6 +26,8 @@ const HUB: Duration = Duration::from_secs(20);
 const WANTED: Duration = Duration::from_secs(10);
 /// A way that nothing came from for this time is looked at again when it is wanted.
 const COLD: Duration = Duration::from_secs(20);
+/// Once packets go straight, the other end does the same within this time.
+const SETTLED: Duration = Duration::from_secs(1);
 /// The bound of a handshake.
 const HANDSHAKE: Duration = Duration::from_millis(700);
 /// Handshakes that are tried in a row.
@@ -33,7 +35,7 @@ const HANDSHAKES: u8 = 3;
 /// A session lasts for this time after its handshake.
 const SESSION: Duration = Duration::from_secs(180);
 /// Looks without a packet from a node that answers probes, after which its session is taken for lost.
-const STALLED: u32 = 2;
+const STALLED: u32 = 4;
 
 impl Actor {
     /// Somebody wants to talk with that node.
@@ -41,7 +43,7 @@ impl Actor {
         let alone = self.is_without_alternative(name);
         let Some(other) = self.others.get_mut(name) else { return };
         other.wanted = Some(Instant::now());
-        // A second that streams are looked after in begins now.
+        // The time after which streams are looked after begins now.
         self.tick = self.tick.min(Instant::now() + super::TICK);
         let cold = other.heard.is_none_or(|heard| heard.elapsed() > COLD);
         let due = match other.path {
@@ -77,8 +79,11 @@ impl Actor {
                     other.node.told.store(false, Relaxed);
                 }
             }
-            // Who talks through the hub may be behind a NAT that lets this node's packets in once both have sent some.
-            Hint::Relayed(_) => self.want(&name),
+            Hint::Relayed(_) => {
+                self.follow(&name);
+                // Who talks through the hub may be behind a NAT that lets this node's packets in once both have sent some.
+                self.want(&name);
+            }
         }
     }
 
@@ -95,21 +100,42 @@ impl Actor {
         match next {
             Next::Stay => {}
             Next::Again => other.due = Some(Instant::now() + CONFIRM),
-            Next::Demote => {
-                tracing::info!("{name} no longer answers: its packets go through the hub, if there is one");
-                other.node.straight.store(false, Relaxed);
-                other.node.told.store(false, Relaxed);
-                other.demoted = Instant::now();
-                other.due = Some(Instant::now() + CONFIRM);
-                self.ways.send_modify(|count| *count = count.wrapping_add(1));
-            }
+            Next::Demote => self.demote(name),
             Next::Promote if shown == Shown::Packet => self.promote(name),
             Next::Promote => self.shake(name, 0),
         }
     }
 
+    /// Does as a node that no longer sends straight, though it could: it knows something.
+    fn follow(&mut self, name: &str) {
+        let other = self.others.get(name).filter(|other| other.path.is_straight());
+        if other.is_some_and(|other| !other.node.straight.load(Relaxed)) {
+            self.demote(name);
+        }
+    }
+
+    /// Has the packets to a node go through the hub, if there is one.
+    pub(super) fn demote(&mut self, name: &str) {
+        let Some(other) = self.others.get_mut(name) else { return };
+        let was_straight = other.path.is_straight();
+        other.path = Path::Relayed { hits: 0 };
+        other.demoted = Instant::now();
+        other.due = Some(Instant::now() + CONFIRM);
+        other.node.told.store(false, Relaxed);
+        other.node.settled.store(false, Relaxed);
+        other.node.straight.store(false, Relaxed);
+        if was_straight {
+            tracing::info!("packets to {name} go through the hub, if there is one");
+            self.ways.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
     fn promote(&mut self, name: &str) {
         let Some(other) = self.others.get_mut(name) else { return };
+        if !other.path.is_straight() {
+            other.promoted = Instant::now();
+            other.node.told.store(false, Relaxed);
+        }
         other.path = Path::straight();
         other.stalled = 0;
         other.heard = Some(Instant::now());
@@ -297,7 +323,14 @@ impl Actor {
     pub(super) fn look_after_streams(&mut self) {
         let in_use = self.stack.in_use();
         let mut doubtful = Vec::new();
+        let hub = self.hub().map(str::to_owned);
         for (name, other) in &mut self.others {
+            if hub.as_ref().is_some_and(|hub| hub != name)
+                && other.path.is_straight()
+                && other.promoted.elapsed() > SETTLED
+            {
+                other.node.settled.store(true, Relaxed);
+            }
             let now = (other.node.sent.load(Relaxed), other.node.received.load(Relaxed));
             let before = std::mem::replace(&mut other.counted, now);
             other.node.told.store(false, Relaxed);

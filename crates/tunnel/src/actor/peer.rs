@@ -38,6 +38,8 @@ pub(super) struct Other {
     pub(super) wanted: Option<Instant>,
     /// When it was demoted last: older handshakes prove nothing.
     pub(super) demoted: Instant,
+    /// When packets began to go straight to it last.
+    pub(super) promoted: Instant,
     /// Since how many looks packets go and none comes.
     pub(super) stalled: u32,
     /// [`Node::sent`] and [`Node::received`] at the last look.
@@ -65,6 +67,7 @@ impl Other {
             shaking: None,
             wanted: None,
             demoted: Instant::now(),
+            promoted: Instant::now(),
             stalled: 0,
             counted: (0, 0),
             heard: None,

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests count as production code otherwise")]
 
 mod faults;
+mod laboratory;
 mod streams;
 mod world;

@@ -25,8 +25,14 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn start(n: u8, name: &str) -> Self {
+        Self::start_in(&tokio::runtime::Handle::current(), n, name, 0).await
+    }
+
+    /// On that runtime, whose threads may be in another network, and on that port.
+    pub(crate) async fn start_in(runtime: &tokio::runtime::Handle, n: u8, name: &str, port: u16) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let engine = Engine::start(Options { state: state.path().to_owned(), port: 0 }).await.unwrap();
+        let options = Options { state: state.path().to_owned(), port };
+        let engine = runtime.spawn(Engine::start(options)).await.unwrap().unwrap();
         let config = Config {
             node: name.to_owned(),
             address: [10, 210, n, 1].into(),
