@@ -110,7 +110,9 @@ impl Plane {
         // Each thread has those that it made.
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
         let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
-        lists.flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
+        lists
+            .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+            .collect()
     }
 
     /// The child that is the link to `other`.
