@@ -45,6 +45,11 @@ impl Folder {
         PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", self.descriptor.as_raw_fd()))
     }
 
+    /// The folder of this node's end of tunnels, which makes it.
+    pub(crate) fn tunnel(&self) -> PathBuf {
+        self.path.join("tunnel")
+    }
+
     /// The right to be the folder's data plane, as long as it is held; `None` while another process has it.
     ///
     /// # Errors

@@ -34,6 +34,8 @@ mod lines;
 mod link;
 mod plane;
 mod tables;
+mod task;
+mod tunnels;
 mod ways;
 
 use folder::Folder;

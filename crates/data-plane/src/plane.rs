@@ -3,6 +3,7 @@
 use crate::forward::listener::Listener;
 use crate::link::Links;
 use crate::tables::Request;
+use crate::tunnels::Tunnels;
 use crate::ways::memory::Memory;
 use orchestrator::network::plane::{PeerReport, Report, Table, Way};
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ pub(crate) struct Plane {
     pub(crate) memory: Mutex<Memory>,
     /// The links that stand. Changed by those who hold them.
     pub(crate) links: Links,
+    /// This node's end of tunnels. Changed by [`crate::tables`].
+    pub(crate) tunnels: Tunnels,
     /// What came from other nodes. Changed by those who hold the links to them.
     pub(crate) others: Mutex<BTreeMap<String, Report>>,
     /// A permit for each connection.
@@ -65,6 +68,7 @@ impl Plane {
             listeners: Mutex::default(),
             memory: Mutex::default(),
             links: Links::default(),
+            tunnels: Tunnels::default(),
             others: Mutex::default(),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             changes: watch::Sender::default(),
@@ -151,7 +155,7 @@ impl Plane {
             version: table.version,
             listeners: lock(&self.listeners).iter().map(|listener| listener.report()).collect(),
             peers: peers.collect(),
-            tunnel: None,
+            tunnel: self.tunnels.report(),
             others: lock(&self.others).clone(),
         }
     }

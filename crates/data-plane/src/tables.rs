@@ -4,6 +4,8 @@ use crate::folder::Folder;
 use crate::forward::listener::{Listener, accept, bind};
 use crate::link::keep::keep;
 use crate::plane::{Plane, lock};
+use crate::task::Task;
+use crate::tunnels;
 use orchestrator::network::plane::{self, FORMAT, Table};
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +13,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
 /// How long until a port that somebody else has is tried again. Nothing tells when it becomes free.
 const RETRY: Duration = Duration::from_secs(2);
@@ -30,30 +31,13 @@ struct Tables {
     folder: Arc<Folder>,
     listeners: Vec<Open>,
     links: BTreeMap<String, (Vec<String>, Task)>,
+    tunnel: tunnels::Owner,
 }
 
 /// A listener of the table, and the task that accepts for it if the port could be opened.
 struct Open {
     listener: Arc<Listener>,
     task: Option<Task>,
-}
-
-/// A task that ends with whoever holds this.
-struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Task {
-    /// Ends it. All that it held is closed when this returns.
-    async fn end(mut self) {
-        self.0.abort();
-        // The error is that it was ended.
-        let _ = (&mut self.0).await;
-    }
 }
 
 /// Serves what is asked for until nobody can ask any more. Begins with `kept`, the last table of an earlier life.
@@ -64,7 +48,13 @@ pub(crate) async fn own(
     mut requests: mpsc::Receiver<Request>,
     ready: oneshot::Sender<()>,
 ) {
-    let mut tables = Tables { plane, folder, listeners: Vec::new(), links: BTreeMap::new() };
+    let mut tables = Tables {
+        plane,
+        folder,
+        listeners: Vec::new(),
+        links: BTreeMap::new(),
+        tunnel: tunnels::Owner::default(),
+    };
     if let Some(table) = kept
         && let Err(why) = tables.serve(table, false).await
     {
@@ -73,7 +63,7 @@ pub(crate) async fn own(
     // Nobody waits for it while the data plane ends.
     let _ = ready.send(());
     loop {
-        let closed = tables.listeners.iter().any(|open| open.task.is_none());
+        let closed = tables.listeners.iter().any(|open| open.task.is_none()) || tables.tunnel.lacks();
         tokio::select! {
             request = requests.recv() => {
                 let Some(Request { table, answer }) = request else { return };
@@ -81,7 +71,7 @@ pub(crate) async fn own(
                 // Whoever asked may be gone.
                 let _ = answer.send(served);
             }
-            () = tokio::time::sleep(RETRY), if closed => tables.open().await,
+            () = tokio::time::sleep(RETRY), if closed => tables.again().await,
         }
     }
 }
@@ -98,6 +88,8 @@ impl Tables {
                 tracing::warn!(%error, "the table can't be kept");
             }
         }
+        // Before anybody is sent through it.
+        self.tunnel.serve(&self.plane, self.folder.tunnel(), &table).await;
         // First what is closed, so that another listener may have its address.
         let stays = |open: &Open| {
             let listener = &open.listener;
@@ -149,6 +141,15 @@ impl Tables {
         Ok(())
     }
 
+    /// Tries again what couldn't be opened.
+    async fn again(&mut self) {
+        if self.tunnel.lacks() {
+            let table = self.plane.table();
+            self.tunnel.serve(&self.plane, self.folder.tunnel(), &table).await;
+        }
+        self.open().await;
+    }
+
     /// Opens what isn't open yet.
     async fn open(&mut self) {
         let mut news = false;
@@ -160,8 +161,8 @@ impl Tables {
                 true => Some("listed twice in the table".to_owned()),
                 false => match bind(listener.address) {
                     Ok(socket) => {
-                        let task = tokio::spawn(accept(self.plane.clone(), listener.clone(), socket));
-                        open.task = Some(Task(task));
+                        let task = Task::spawn(accept(self.plane.clone(), listener.clone(), socket));
+                        open.task = Some(task);
                         None
                     }
                     Err(error) => Some(cannot(listener.address, error).await),
@@ -186,8 +187,8 @@ impl Tables {
         self.links.retain(|node, (argv, _)| wanted(node) == Some(argv));
         for (node, peer) in &table.peers {
             if !peer.link.is_empty() && !self.links.contains_key(node) {
-                let task = tokio::spawn(keep(self.plane.clone(), node.clone(), peer.link.clone()));
-                self.links.insert(node.clone(), (peer.link.clone(), Task(task)));
+                let task = Task::spawn(keep(self.plane.clone(), node.clone(), peer.link.clone()));
+                self.links.insert(node.clone(), (peer.link.clone(), task));
             }
         }
     }

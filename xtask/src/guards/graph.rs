@@ -10,7 +10,7 @@ pub(crate) const ARROWS: &[(&str, &[&str])] = &[
     ("service-registry", &[]),
     ("orchestrator", &["command-executor", "service-registry"]),
     ("harness-config", &["orchestrator", "service-registry"]),
-    ("data-plane", &["orchestrator"]),
+    ("data-plane", &["orchestrator", "tunnel"]),
     ("harness", &["command-executor", "data-plane", "harness-config", "orchestrator", "service-registry"]),
     ("tunnel", &[]),
     ("test-hosts", &[]),

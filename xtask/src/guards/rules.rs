@@ -335,6 +335,7 @@ pub(crate) const RULES: &[Rule] = &[
                 path: "crates/data-plane/src/forward/listener.rs",
                 why: "the addresses of a table: what a service's port is",
             },
+            Door { path: "crates/data-plane/examples/", why: "what the benchmark loads, on loopback" },
             Door {
                 path: "crates/harness/src/commands/network/forward.rs",
                 why: "asked for by the user, on loopback, for as long as the command runs",

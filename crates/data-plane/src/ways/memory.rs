@@ -99,7 +99,7 @@ impl Memory {
         WayReport {
             way: way.clone(),
             works: known.and_then(|known| known.works),
-            evidence: known.map_or_else(|| "not used yet".to_owned(), |known| known.evidence.clone()),
+            evidence: known.map(|known| known.evidence.clone()).unwrap_or_default(),
             rtt_us: known.and_then(|known| known.rtt_us),
         }
     }

@@ -52,7 +52,7 @@ pub(crate) async fn dial(
         match timeout(FAR, take(plane, &way, backend)).await.unwrap_or_else(|_| Err(late())) {
             Ok(stream) => {
                 let took = began.elapsed();
-                plane.way_worked(&backend.node, &way, answered(&way, backend, took), Some(took));
+                plane.way_worked(&backend.node, &way, evidence(&way, backend, took), Some(took));
                 return Ok((stream, Some(way)));
             }
             Err(Failure::Instance(why)) => {
@@ -82,17 +82,26 @@ fn reaches(way: &Way, backend: &Backend) -> bool {
 }
 
 async fn take(plane: &Plane, way: &Way, backend: &Backend) -> Result<Stream, Failure> {
+    let broken = |error: io::Error| Failure::Way(error.to_string());
     let link = match way {
         Way::Lan { address } => return straight(*address, backend).await,
-        Way::Wireguard => return Err(Failure::Way("this node has no tunnel".to_owned())),
+        Way::Wireguard => {
+            let mut stream = plane.tunnels.open(&backend.node, FAR).await.map_err(Failure::Way)?;
+            let answer = hello::ask(&mut stream, &backend.node, &backend.export).await.map_err(broken)?;
+            return answered(answer).map(|()| Stream::Tunnel(stream));
+        }
         Way::Link => &backend.node,
         Way::Relay { via } => via,
     };
     let Some(link) = plane.links.to(link) else { return Err(no_link(plane, way, backend, link)) };
-    let broken = |error: io::Error| Failure::Way(error.to_string());
     let mut stream = link.open().await.map_err(broken)?;
-    match hello::ask(&mut stream, &backend.node, &backend.export).await.map_err(broken)? {
-        Answer::Ok => Ok(Stream::Link(stream)),
+    let answer = hello::ask(&mut stream, &backend.node, &backend.export).await.map_err(broken)?;
+    answered(answer).map(|()| Stream::Link(stream))
+}
+
+fn answered(answer: Answer) -> Result<(), Failure> {
+    match answer {
+        Answer::Ok => Ok(()),
         Answer::Instance { why } => Err(Failure::Instance(why)),
         Answer::Way { why } => Err(Failure::Way(why)),
     }
@@ -134,7 +143,7 @@ fn late() -> Failure {
     Failure::Way(format!("no answer within {} s", FAR.as_secs()))
 }
 
-fn answered(way: &Way, backend: &Backend, took: Duration) -> String {
+fn evidence(way: &Way, backend: &Backend, took: Duration) -> String {
     let by = match way {
         Way::Lan { address } => format!("{address}"),
         Way::Wireguard | Way::Link => backend.node.clone(),

@@ -14,6 +14,8 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     /// To the data plane beside it.
     Link(mux::Stream),
+    /// To the same, through a tunnel.
+    Tunnel(tunnel::Stream),
 }
 
 /// Ends in a way that the other end can tell from the end of what was to be said.
@@ -34,6 +36,12 @@ impl Reset for mux::Stream {
     fn reset(&self) {}
 }
 
+impl Reset for tunnel::Stream {
+    fn reset(&self) {
+        Self::reset(self);
+    }
+}
+
 impl Reset for BufReader<UnixStream> {
     /// A Unix socket has nothing of the kind.
     fn reset(&self) {}
@@ -44,6 +52,7 @@ impl Reset for Stream {
         match self {
             Self::Tcp(stream) => stream.reset(),
             Self::Link(stream) => stream.reset(),
+            Self::Tunnel(stream) => Reset::reset(stream),
         }
     }
 }
@@ -53,6 +62,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Link(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tunnel(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -62,6 +72,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Link(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tunnel(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -69,6 +80,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Link(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -76,6 +88,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Link(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

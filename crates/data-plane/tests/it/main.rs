@@ -6,4 +6,5 @@ mod control;
 mod links;
 mod serving;
 mod support;
+mod tunnels;
 mod ways;

@@ -107,8 +107,12 @@ impl Plane {
     /// Processes that it has started.
     pub(crate) fn children(&self) -> Vec<u32> {
         let pid = self.child.id();
-        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+        // Each thread has those that it made.
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+        lists
+            .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+            .collect()
     }
 
     /// The child that is the link to `other`.
@@ -164,6 +168,8 @@ pub(crate) fn within<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 pub(crate) struct Instance {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
+    /// Where it listens; a test may say something else of it.
+    listens: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -199,7 +205,7 @@ impl Instance {
                 });
             }
         });
-        Self { name: name.to_owned(), address, stop, thread: Some(thread) }
+        Self { name: name.to_owned(), address, listens: address, stop, thread: Some(thread) }
     }
 
     pub(crate) fn backend(&self, node: &str) -> Backend {
@@ -217,7 +223,7 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        drop(TcpStream::connect(self.address));
+        drop(TcpStream::connect(self.listens));
         self.thread.take().unwrap().join().unwrap();
     }
 }

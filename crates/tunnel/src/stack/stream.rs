@@ -32,6 +32,12 @@ impl Stream {
         Self { stack, handle }
     }
 
+    /// Breaks it off: the other end sees a reset, not an end. What was written and isn't sent yet is lost.
+    pub fn reset(&self) {
+        self.with(Socket::abort);
+        self.stack.wake.notify_one();
+    }
+
     fn with<R>(&self, work: impl FnOnce(&mut Socket<'static>) -> R) -> R {
         work(self.stack.inner().sockets.get_mut::<Socket<'static>>(self.handle))
     }
