@@ -162,3 +162,40 @@ fn a_machine_that_was_cut_off_is_reached_again_at_the_same_address() {
     project.ok(&["stop", "-y"]);
     until("nothing of it runs there", || left(&host).is_empty());
 }
+
+/// The way that a connection from this machine to `c` takes now.
+fn way(project: &Project) -> String {
+    let done = project.run(&["network", "test", "local", "c", "-o", "json"]);
+    let tested: serde_json::Value = serde_json::from_str(&done.stdout).unwrap_or_default();
+    tested["seen"][0]["services"][0]["way"]["way"].as_str().unwrap_or("none").to_owned()
+}
+
+#[test]
+fn a_way_that_breaks_is_left_for_the_next_and_the_address_stays() {
+    let host = require!(Host::boot(Suite::Bookworm, "next way"));
+    let project = project(
+        &host,
+        &format!(
+            "nodes:\n  far: {{host: {}, user: app}}\nservices:\n  c: {{type: remote, host: far, command: {LAST}, ports: [auto]}}\n  \
+             here: {{type: process, command: [sh, -c, 'echo $C_ADDR; exec sleep 1000'], dependencies: [c]}}\n",
+            host.name()
+        ),
+    );
+    project.ok(&["start"]);
+    until("the address is told", || !project.logs("here").is_empty());
+    let address: SocketAddr = project.logs("here")[0].parse().unwrap();
+    until("a tunnel carries it", || way(&project) == "wireguard");
+    // What listens on loopback there isn't reached straight, and no UDP comes through any more: ssh is left.
+    for chain in ["INPUT", "OUTPUT"] {
+        host.exec(&["iptables", "-I", chain, "-p", "udp", "-j", "DROP"]).unwrap();
+    }
+    let cut = Instant::now();
+    assert_eq!(said(address).unwrap(), "c-1", "within the same connection");
+    eprintln!("answers {:?} after the tunnel was cut", cut.elapsed());
+    until("the link carries it", || way(&project) == "link");
+    for _ in 0..20 {
+        assert_eq!(said(address).unwrap(), "c-1");
+    }
+    assert_eq!(project.logs("here").len(), 1, "nothing was restarted");
+    project.ok(&["stop", "-y"]);
+}
