@@ -7,7 +7,8 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments.as_slice() {
         ["run", state, node] => {
-            let options = data_plane::Options { state: state.into(), node: (*node).to_owned() };
+            let options =
+                data_plane::Options { state: state.into(), node: (*node).to_owned(), build: String::new() };
             data_plane::run(options).map_err(|error| error.to_string())
         }
         ["bridge", state] => data_plane::client::bridge(state.as_ref()).map_err(|error| error.to_string()),

@@ -59,6 +59,8 @@ pub struct Options {
     pub state: PathBuf,
     /// The node that it is for.
     pub node: String,
+    /// The build of the program, for reports.
+    pub build: String,
 }
 
 /// Why there is no data plane.
@@ -112,15 +114,15 @@ pub fn run(options: Options) -> Result<(), PlaneError> {
         .max_blocking_threads(4)
         .build()
         .map_err(|source| PlaneError::Runtime { source })?;
-    let ended = runtime.block_on(serve(options.node, folder.clone()));
+    let ended = runtime.block_on(serve(options.node, options.build, folder.clone()));
     runtime.shutdown_timeout(END);
     // Whoever finds no socket knows at once that nobody is there; the next life doesn't mind one that is left.
     let _ = std::fs::remove_file(folder.socket());
     ended.map_err(|source| PlaneError::Socket { path, source })
 }
 
-async fn serve(node: String, folder: Arc<Folder>) -> io::Result<()> {
-    let (plane, requests) = Plane::new(node);
+async fn serve(node: String, build: String, folder: Arc<Folder>) -> io::Result<()> {
+    let (plane, requests) = Plane::new(node, build);
     let kept = folder.table().unwrap_or_else(|error| {
         tracing::warn!(%error, "the last table can't be read: serving none until one is told");
         None

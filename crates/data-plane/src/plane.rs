@@ -20,6 +20,8 @@ const CONNECTIONS: usize = 8192;
 pub(crate) struct Plane {
     /// This node.
     pub(crate) node: String,
+    /// The build of this program.
+    build: String,
     /// What is served. Changed by [`crate::tables`].
     pub(crate) table: watch::Sender<Arc<Table>>,
     /// What is listened for. Changed by [`crate::tables`].
@@ -59,11 +61,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Plane {
     /// The data plane of `node`, and what it is asked to serve.
-    pub(crate) fn new(node: String) -> (Arc<Self>, mpsc::Receiver<Request>) {
+    pub(crate) fn new(node: String, build: String) -> (Arc<Self>, mpsc::Receiver<Request>) {
         let (serving, requests) = mpsc::channel(16);
         let nothing = Table { node: node.clone(), ..Table::default() };
         let plane = Self {
             node,
+            build,
             table: watch::Sender::new(Arc::new(nothing)),
             listeners: Mutex::default(),
             memory: Mutex::default(),
@@ -152,6 +155,8 @@ impl Plane {
         });
         Report {
             node: self.node.clone(),
+            build: self.build.clone(),
+            connections: CONNECTIONS.saturating_sub(self.connections.available_permits()) as u64,
             version: table.version,
             listeners: lock(&self.listeners).iter().map(|listener| listener.report()).collect(),
             peers: peers.collect(),

@@ -38,7 +38,8 @@ fn the_folder_is_this_users_alone_and_has_one_data_plane() {
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&plane.state), 0o700);
     assert_eq!(mode(&socket(&plane.state)), 0o600);
-    let options = data_plane::Options { state: plane.state.clone(), node: "here".to_owned() };
+    let options =
+        data_plane::Options { state: plane.state.clone(), node: "here".to_owned(), build: String::new() };
     let error = data_plane::run(options).unwrap_err();
     assert!(matches!(error, data_plane::PlaneError::Running { .. }), "{error}");
     smol::block_on(plane.client().end()).unwrap();

@@ -138,18 +138,26 @@ impl Inner {
     async fn up(&self, node: &str) -> Result<(), PlaneError> {
         let _turn = self.making.lock().await;
         let folder = self.folder();
-        if shown(&folder).await.is_ok() {
-            return Ok(());
+        let build = super::build_id();
+        match shown(&folder).await {
+            // One of another build goes on as long as it carries something: nobody's connection breaks for an upgrade.
+            Ok(report) if report.build == build || report.connections > 0 => return Ok(()),
+            Ok(_) => {
+                tracing::info!("the data plane is of another build and carries nothing: it is exchanged");
+                if let Err(error) = end(&folder).await {
+                    tracing::warn!(error = chain(&error), "it doesn't end by itself");
+                }
+            }
+            Err(_) => {}
         }
         // One that hangs, or that was killed with its keeper: two would be one too many.
         self.clear().await;
         let program = std::env::current_exe().map_err(PlaneError::Program)?;
         let words = ["daemon", "plane", "run", "--folder"].map(std::ffi::OsStr::new);
-        let argv = std::iter::once(program.as_os_str()).chain(words).chain([
-            folder.as_os_str(),
-            "--node".as_ref(),
-            node.as_ref(),
-        ]);
+        let argv = std::iter::once(program.as_os_str())
+            .chain(words)
+            .chain([folder.as_os_str(), "--node".as_ref(), node.as_ref()])
+            .chain(["--build".as_ref(), build.as_ref()]);
         let mut spec = RunSpec::new(INSTANCE, argv.map(OsString::from).collect(), self.keepers.state());
         spec.run = self.keepers.name_run();
         spec.env =

@@ -227,3 +227,51 @@ fn a_daemon_that_speaks_no_common_protocol_is_replaced_too() {
     assert!(future.wait().unwrap().success(), "it ended by itself");
     assert_eq!(project.pid("db-1"), db);
 }
+
+/// Holds every connection until its client has enough.
+const HOLDS: &str = r#"[python3, -c, 'import os,socketserver; S = socketserver.ThreadingTCPServer; S.allow_reuse_address = True; H = type("H", (socketserver.BaseRequestHandler,), {"handle": lambda self: (self.request.sendall(b"here"), self.request.recv(1))}); S(("127.0.0.1", int(os.environ["PORT"])), H).serve_forever()']"#;
+
+#[test]
+fn a_data_plane_of_another_build_is_exchanged_once_it_carries_nothing() {
+    let project = Project::new(&format!(
+        "services:
+  web: {{type: process, command: {HOLDS}, replicas: 2, ports: [auto], health_check: {{tcp: '${{self.port}}'}}}}
+  client: {{type: process, command: [sh, -c, 'echo $WEB_ADDR; exec sleep 1000'], dependencies: [web]}}
+"
+    ));
+    project.ok(&["start"]);
+    until("the address is told", || !project.logs("client").is_empty());
+    let address: std::net::SocketAddr = project.logs("client")[0].parse().unwrap();
+    let next = another_build(&project);
+    let held = || {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(crate::support::PATIENCE))?;
+        std::io::Read::read_exact(&mut stream, &mut [0; 4])?;
+        std::io::Result::Ok(stream)
+    };
+    let mut open = held().unwrap();
+    assert_eq!(run(&project, &next, &["daemon", "restart"]).code, 0);
+    let plane = |project: &Project| {
+        let socket = project.state_dir().join("plane");
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let mut planes = pids.filter(|pid| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words = String::from_utf8_lossy(&words).replace('\0', " ");
+            words.contains(&format!("daemon plane run --folder {}", socket.display()))
+        });
+        planes.next().unwrap_or(0)
+    };
+    let before = plane(&project);
+    assert_ne!(program_of(before), next.canonicalize().unwrap(), "it carries a connection");
+    std::io::Write::write_all(&mut open, b".").unwrap();
+    assert_eq!(std::io::Read::read(&mut open, &mut [0; 1]).unwrap(), 0, "which ended by itself");
+    drop(open);
+    assert_eq!(run(&project, &next, &["daemon", "restart"]).code, 0);
+    until("it is exchanged", || {
+        let now = plane(&project);
+        now != 0 && now != before && program_of(now) == next.canonicalize().unwrap()
+    });
+    until("it serves the same address", || held().is_ok());
+    assert_eq!(run(&project, &next, &["stop", "-y"]).code, 0);
+}

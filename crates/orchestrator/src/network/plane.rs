@@ -141,8 +141,14 @@ pub struct TunnelPeer {
 pub struct Report {
     /// The node.
     pub node: String,
+    /// The build of its program, as whoever started it named it.
+    #[serde(default)]
+    pub build: String,
     /// The version of the table that is served; 0 before the first.
     pub version: u64,
+    /// Connections that it carries, its own and others'.
+    #[serde(default)]
+    pub connections: u64,
     /// Its listeners, in the table's order.
     pub listeners: Vec<ListenerReport>,
     /// What is known of the other nodes.

@@ -33,6 +33,9 @@ enum Command {
         /// The node
         #[arg(long)]
         node: String,
+        /// The build of the program that has it started
+        #[arg(long)]
+        build: String,
     },
     /// Have it started where it doesn't run, and connect standard input and output with it
     Join {
@@ -72,9 +75,11 @@ pub(crate) struct Probed {
 
 pub(super) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
     match args.command {
-        Command::Run { folder, node } => data_plane::run(data_plane::Options { state: folder, node })
-            .map(|()| Exit::OK)
-            .map_err(|error| CommandError::from_error(Exit::GENERAL, &error)),
+        Command::Run { folder, node, build } => {
+            data_plane::run(data_plane::Options { state: folder, node, build })
+                .map(|()| Exit::OK)
+                .map_err(|error| CommandError::from_error(Exit::GENERAL, &error))
+        }
         Command::Join { node } => join(context, node),
         Command::End => {
             let folder = context.project()?.state_dir.join(PLANE_FOLDER);
