@@ -159,10 +159,16 @@ fn connections_are_few_and_dead_ones_are_replaced() {
     all_well(many(20, "true"));
 
     // So is a session that waits for its command.
-    for pid in processes_with(&folder, "_h_begin") {
-        let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), Signal::KILL);
+    let waiting = processes_with(&folder, "_h_begin");
+    for pid in &waiting {
+        let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(*pid).unwrap(), Signal::KILL);
     }
-    end_of(&folder, "_h_begin");
+    // Until their end has been heard here as well: one that dies while it is given its command fails that.
+    bounded(async {
+        while waiting.iter().any(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+            async_io::Timer::after(Duration::from_millis(5)).await;
+        }
+    });
     assert_eq!(run(&place, "exit 3").unwrap().exit, Exit::Code(3));
 
     bounded(place.close()).unwrap();
