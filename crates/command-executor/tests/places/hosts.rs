@@ -163,10 +163,14 @@ fn connections_are_few_and_dead_ones_are_replaced() {
     for pid in &waiting {
         let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(*pid).unwrap(), Signal::KILL);
     }
-    // Until their end has been heard here as well: one that dies while it is given its command fails that.
+    // Until they are dead for whoever asks: what ends hasn't ended yet, and one that is given its command then fails it.
+    let over = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    };
     bounded(async {
-        while waiting.iter().any(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists()) {
-            async_io::Timer::after(Duration::from_millis(5)).await;
+        while !waiting.iter().all(over) {
+            async_io::Timer::after(Duration::from_millis(2)).await;
         }
     });
     assert_eq!(run(&place, "exit 3").unwrap().exit, Exit::Code(3));

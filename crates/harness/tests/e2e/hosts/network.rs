@@ -105,22 +105,27 @@ services:
             || project.run(&["restart", "back"]).code != 0
     });
     // Seen from every node, with the way to each.
-    let tested = project.json(&["network", "test"]);
-    let seen = tested["seen"].as_array().unwrap();
-    assert_eq!(seen.len(), 3, "{tested:#}");
-    for node in seen {
-        assert!(
-            node["error"].is_null() && node["services"].as_array().is_some_and(|all| !all.is_empty()),
-            "{tested:#}"
-        );
-    }
-    let shown = project.ok(&["network", "show"]).stdout;
-    assert!(shown.contains("✓ serves") && !shown.contains("✗"), "{shown}");
+    until("every node reaches what it asks for", || {
+        let tested = project.run(&["network", "test", "-o", "json"]);
+        let tested: serde_json::Value = serde_json::from_str(&tested.stdout).unwrap_or_default();
+        let seen = tested["seen"].as_array().cloned().unwrap_or_default();
+        seen.len() == 3
+            && seen.iter().all(|node| {
+                let services = node["services"].as_array().cloned().unwrap_or_default();
+                node["error"].is_null()
+                    && !services.is_empty()
+                    && services.iter().all(|one| one["why"].is_null())
+            })
+    });
+    until("it is shown", || {
+        let shown = project.ok(&["network", "show"]).stdout;
+        shown.contains("✓ serves") && !shown.contains("✗")
+    });
     // Data planes go on while the daemon is away, and are found by the next.
     let before = planes(&project);
     assert_eq!(before.len(), 1);
     kill(project.daemon_pid(), "KILL");
-    assert_eq!(asked(port).unwrap(), whole, "without a daemon");
+    until("it answers without a daemon", || asked(port).is_ok_and(|said| said == whole));
     project.ok(&["start"]);
     assert_eq!(planes(&project), before, "the same data plane");
     // One that is killed is there again, with the same addresses.
