@@ -17,6 +17,17 @@ fn ask(address: SocketAddr) -> std::io::Result<String> {
     Ok(said)
 }
 
+/// Asks until each of three has answered, and none else.
+fn all_three(address: SocketAddr) -> BTreeSet<String> {
+    let mut answered = BTreeSet::new();
+    until("all have answered", || {
+        answered.insert(ask(address).unwrap());
+        answered.len() >= 3
+    });
+    assert_eq!(answered, ["web-1", "web-2", "web-3"].map(String::from).into());
+    answered
+}
+
 fn stack() -> Project {
     Project::new(&format!(
         "services:
@@ -38,8 +49,7 @@ fn replicas_have_one_address_and_none_that_is_dead_answers() {
     project.ok(&["start"]);
     let address = address(&project);
     assert!(address.to_string().starts_with("127."), "{address}");
-    let answered: BTreeSet<String> = (0..12).map(|_| ask(address).unwrap()).collect();
-    assert_eq!(answered, ["web-1", "web-2", "web-3"].map(String::from).into());
+    let answered = all_three(address);
     // One of them is killed again and again: whoever asks doesn't notice.
     for _ in 0..3 {
         let pid = project.pid("web-2");
@@ -50,14 +60,19 @@ fn replicas_have_one_address_and_none_that_is_dead_answers() {
             let said = ask(address).unwrap();
             assert!(answered.contains(&said), "{said:?}");
         }
-        until("it is there again", || project.state("web-2") == "running" && project.pid("web-2") != pid);
+        until("it is there again", || {
+            let now = project.instance("web-2");
+            now["state"] == "running" && now["pid"].as_u64().is_some_and(|now| now != u64::from(pid))
+        });
     }
     // The address goes on while the daemon is away, and the next one finds who serves it.
     kill(project.daemon_pid(), "KILL");
     assert!(answered.contains(&ask(address).unwrap()));
     project.ok(&["start"]);
-    let shown = project.ok(&["network", "show"]).stdout;
-    assert!(shown.contains(&address.to_string()) && shown.contains("✓ serves"), "{shown}");
+    until("it is shown", || {
+        let shown = project.ok(&["network", "show"]).stdout;
+        shown.contains(&address.to_string()) && shown.contains("✓ serves")
+    });
     let tested = project.ok(&["network", "test", "web"]).stdout;
     assert!(tested.contains("on the same node"), "{tested}");
     // It can be taken back while the services run, and comes again with the next start.
@@ -112,13 +127,13 @@ fn a_process_with_a_hosts_file_of_its_own_reaches_others_by_name() {
     let file = |outside: &str| {
         format!(
             "services:
-  web: {{type: process, command: {SERVER}, replicas: 2, ports: [auto]}}
-  solo: {{type: process, command: {SERVER}, ports: [auto]}}
+  web: {{type: process, command: {SERVER}, replicas: 2, ports: [auto], health_check: {{tcp: '${{self.port}}', interval: 1s}}}}
+  solo: {{type: process, command: {SERVER}, ports: [auto], health_check: {{tcp: '${{self.port}}', interval: 1s}}}}
   ext: {{type: attach, external: {{host: {outside}, port: 80}}}}
   client:
     type: process
     names: hosts
-    dependencies: {{web: {{condition: started}}, solo: {{condition: started}}, ext: {{condition: started}}}}
+    dependencies: {{web: {{condition: healthy}}, solo: {{condition: healthy}}, ext: {{condition: started}}}}
     env: {{CALL: '{CALL}'}}
     command: [sh, -c, 'getent hosts web; getent hosts ext; python3 -c \"$CALL\" web ${{web.port}}; python3 -c \"$CALL\" solo ${{solo.port}};
       echo ${{web.host}} $SOLO_HOST $WEB_ADDR; until getent hosts ext | grep 10.9.8.6; do sleep 0.05; done; exec sleep 1000']
@@ -160,8 +175,7 @@ fn a_service_is_forwarded_to_a_port_of_this_machine() {
     let mut stdout = std::io::BufReader::new(forward.stdout.take().unwrap());
     std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
     let address: SocketAddr = line.trim().parse().unwrap();
-    let answered: BTreeSet<String> = (0..12).map(|_| ask(address).unwrap()).collect();
-    assert_eq!(answered.len(), 3, "{answered:?}");
+    all_three(address);
     kill(forward.id(), "INT");
     assert!(forward.wait().unwrap().success());
     assert!(ask(address).is_err());
