@@ -53,7 +53,7 @@ pub(super) fn clock() -> Clock {
 }
 
 /// Takes as many descriptors as the hard limit allows. The answer: the soft limit until now, for those that we start.
-pub(super) fn raise_open_files() -> Option<u64> {
+pub(crate) fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if setrlimit(Resource::Nofile, raised).is_err() {

@@ -14,6 +14,7 @@ mod planes;
 mod secrets;
 mod uploads;
 
+pub(crate) use host::raise_open_files;
 #[cfg(test)]
 pub(crate) use methods::METHODS;
 pub(crate) use planes::{FOLDER as PLANE_FOLDER, end as end_plane};

@@ -184,3 +184,36 @@ fn a_service_is_forwarded_to_a_port_of_this_machine() {
     assert!(wrong.stderr.contains("did you mean 'web'?"), "{}", wrong.stderr);
     project.ok(&["stop", "-y"]);
 }
+
+#[test]
+fn more_connections_than_the_limit_of_open_files_are_carried() {
+    let holds = r#"[python3, -c, 'import os,socketserver; S = socketserver.ThreadingTCPServer; S.allow_reuse_address = True; S.request_queue_size = 512; S.daemon_threads = True; H = type("H", (socketserver.BaseRequestHandler,), {"handle": lambda self: (self.request.sendall(b"here"), self.request.recv(1))}); S(("127.0.0.1", int(os.environ["PORT"])), H).serve_forever()']"#;
+    let project = Project::new(&format!(
+        "services:
+  web: {{type: process, command: {holds}, replicas: 2, ports: [auto], health_check: {{tcp: '${{self.port}}', interval: 1s}}}}
+  client: {{type: process, command: [sh, -c, 'echo $WEB_ADDR; exec sleep 1000'], dependencies: [web]}}
+"
+    ));
+    // With the limit that most logins have.
+    let ours = project.command(&["start"]);
+    let mut start = std::process::Command::new("sh");
+    start.args(["-c", "ulimit -S -n 1024; exec \"$0\" start", env!("CARGO_BIN_EXE_harness")]);
+    start.current_dir(project.path()).stdin(std::process::Stdio::null());
+    for (name, value) in ours.get_envs() {
+        match value {
+            Some(value) => start.env(name, value),
+            None => start.env_remove(name),
+        };
+    }
+    assert!(start.output().unwrap().status.success());
+    let address = address(&project);
+    let mut open = Vec::new();
+    for _ in 0..700 {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+        open.push(stream);
+    }
+    drop(open);
+    project.ok(&["stop", "-y"]);
+}

@@ -76,6 +76,8 @@ pub(crate) struct Probed {
 pub(super) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
     match args.command {
         Command::Run { folder, node, build } => {
+            // Two for each connection.
+            crate::daemon::raise_open_files();
             data_plane::run(data_plane::Options { state: folder, node, build })
                 .map(|()| Exit::OK)
                 .map_err(|error| CommandError::from_error(Exit::GENERAL, &error))
