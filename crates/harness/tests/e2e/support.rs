@@ -138,6 +138,18 @@ impl Project {
         done.stdout.lines().map(str::to_owned).collect()
     }
 
+    /// The data planes of the project on this machine.
+    pub(crate) fn data_planes(&self) -> Vec<u32> {
+        let folder = format!("daemon plane run --folder {}/", self.path().join("state").display());
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|pid| {
+                let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&words).replace('\0', " ").contains(&folder)
+            })
+            .collect()
+    }
+
     /// Processes whose environment carries this project's state folder: everything that services started.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let marker = format!("XDG_STATE_HOME={}", self.path().join("state").display());

@@ -251,17 +251,7 @@ fn a_data_plane_of_another_build_is_exchanged_once_it_carries_nothing() {
     };
     let mut open = held().unwrap();
     assert_eq!(run(&project, &next, &["daemon", "restart"]).code, 0);
-    let plane = |project: &Project| {
-        let socket = project.state_dir().join("plane");
-        let all = std::fs::read_dir("/proc").unwrap().flatten();
-        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let mut planes = pids.filter(|pid| {
-            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let words = String::from_utf8_lossy(&words).replace('\0', " ");
-            words.contains(&format!("daemon plane run --folder {}", socket.display()))
-        });
-        planes.next().unwrap_or(0)
-    };
+    let plane = |project: &Project| project.data_planes().first().copied().unwrap_or(0);
     let before = plane(&project);
     assert_ne!(program_of(before), next.canonicalize().unwrap(), "it carries a connection");
     std::io::Write::write_all(&mut open, b".").unwrap();

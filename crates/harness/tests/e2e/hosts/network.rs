@@ -28,21 +28,20 @@ fn asked(port: u16) -> std::io::Result<String> {
     said(SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
-/// The processes of data planes of this project on this machine.
-fn planes(project: &Project) -> Vec<u32> {
-    let folder = format!("{}/", project.path().join("state").display());
-    let all = std::fs::read_dir("/proc").unwrap().flatten();
-    all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| {
-            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let words: Vec<String> = words
-                .split(|byte| *byte == 0)
-                .map(|word| String::from_utf8_lossy(word).into_owned())
-                .collect();
-            words.get(1..4) == Some(&["daemon".to_owned(), "plane".to_owned(), "run".to_owned()])
-                && words.iter().any(|word| word.starts_with(&folder))
-        })
-        .collect()
+/// `c` on a host, and the address of it that is told to `here`, beside this test.
+fn one_far(host: &Host) -> (Project, SocketAddr) {
+    let project = project(
+        host,
+        &format!(
+            "nodes:\n  far: {{host: {}, user: app}}\nservices:\n  c: {{type: remote, host: far, command: {LAST}, ports: [auto]}}\n  \
+             here: {{type: process, command: [sh, -c, 'echo $C_ADDR; exec sleep 1000'], dependencies: [c]}}\n",
+            host.name()
+        ),
+    );
+    project.ok(&["start"]);
+    until("the address is told", || !project.logs("here").is_empty());
+    let address = project.logs("here")[0].parse().unwrap();
+    (project, address)
 }
 
 #[test]
@@ -122,35 +121,25 @@ services:
         shown.contains("✓ serves") && !shown.contains("✗")
     });
     // Data planes go on while the daemon is away, and are found by the next.
-    let before = planes(&project);
+    let before = project.data_planes();
     assert_eq!(before.len(), 1);
     kill(project.daemon_pid(), "KILL");
     until("it answers without a daemon", || asked(port).is_ok_and(|said| said == whole));
     project.ok(&["start"]);
-    assert_eq!(planes(&project), before, "the same data plane");
+    assert_eq!(project.data_planes(), before, "the same data plane");
     // One that is killed is there again, with the same addresses.
     kill(before[0], "KILL");
-    until("the data plane is started again", || planes(&project).iter().any(|pid| *pid != before[0]));
+    until("the data plane is started again", || project.data_planes().iter().any(|pid| *pid != before[0]));
     until("it serves again", || asked(port).is_ok_and(|said| said == whole));
     project.ok(&["stop", "-y"]);
-    assert_eq!(planes(&project), [0; 0], "it ended with the stack");
+    assert_eq!(project.data_planes(), [0; 0], "it ended with the stack");
     until("nothing of it runs on either", || left(&one).is_empty() && left(&two).is_empty());
 }
 
 #[test]
 fn a_machine_that_was_cut_off_is_reached_again_at_the_same_address() {
     let host = require!(Host::boot(Suite::Trixie, "cut path"));
-    let project = project(
-        &host,
-        &format!(
-            "nodes:\n  far: {{host: {}, user: app}}\nservices:\n  c: {{type: remote, host: far, command: {LAST}, ports: [auto]}}\n  \
-             here: {{type: process, command: [sh, -c, 'echo $C_ADDR; exec sleep 1000'], dependencies: [c]}}\n",
-            host.name()
-        ),
-    );
-    project.ok(&["start"]);
-    until("the address is told", || !project.logs("here").is_empty());
-    let address: SocketAddr = project.logs("here")[0].parse().unwrap();
+    let (project, address) = one_far(&host);
     assert!(address.ip().is_loopback(), "{address}");
     until("it answers", || said(address).is_ok_and(|said| said == "c-1"));
     host.cut().unwrap();
@@ -178,17 +167,7 @@ fn way(project: &Project) -> String {
 #[test]
 fn a_way_that_breaks_is_left_for_the_next_and_the_address_stays() {
     let host = require!(Host::boot(Suite::Bookworm, "next way"));
-    let project = project(
-        &host,
-        &format!(
-            "nodes:\n  far: {{host: {}, user: app}}\nservices:\n  c: {{type: remote, host: far, command: {LAST}, ports: [auto]}}\n  \
-             here: {{type: process, command: [sh, -c, 'echo $C_ADDR; exec sleep 1000'], dependencies: [c]}}\n",
-            host.name()
-        ),
-    );
-    project.ok(&["start"]);
-    until("the address is told", || !project.logs("here").is_empty());
-    let address: SocketAddr = project.logs("here")[0].parse().unwrap();
+    let (project, address) = one_far(&host);
     until("a tunnel carries it", || way(&project) == "wireguard");
     // What listens on loopback there isn't reached straight, and no UDP comes through any more: ssh is left.
     for chain in ["INPUT", "OUTPUT"] {
