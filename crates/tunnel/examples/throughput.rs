@@ -39,12 +39,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let (public_key, port) = node(folder, name).await?;
         let reachable = !through_hub || *name == "hub" || role == "hub";
         let candidates = if reachable { vec![([127, 0, 0, 1], port).into()] } else { Vec::new() };
-        peers.insert((*name).to_owned(), Peer { public_key, address: address(n)?, candidates });
+        peers.insert(
+            (*name).to_owned(),
+            Peer { public_key, address: address(n)?, interface: None, candidates },
+        );
     }
     let own = ROLES.iter().position(|name| name == role).ok_or("no such role")?;
     let hub = (through_hub && role != "hub").then(|| "hub".to_owned());
-    let config =
-        Config { node: role.clone(), address: address(own)?, probe_key: [7; 32], key_epoch: 0, hub, peers };
+    let config = Config {
+        node: role.clone(),
+        address: address(own)?,
+        probe_key: [7; 32],
+        key_epoch: 0,
+        hub,
+        interface: None,
+        peers,
+    };
     engine.set(config).await?;
     match role.as_str() {
         "source" => source(&engine, rest.first().and_then(|s| s.parse().ok()).unwrap_or(10)).await,

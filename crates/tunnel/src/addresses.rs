@@ -13,12 +13,12 @@ const LEFT_OUT: &[&str] = &["docker", "br-", "veth", "cni", "virbr", "tailscale"
 /// The most addresses that are reported.
 const MOST: usize = 64;
 
-/// This machine's addresses at which others may reach it.
-pub(crate) fn here() -> Vec<IpAddr> {
+/// This machine's addresses at which others may reach it, without those of that interface.
+pub(crate) fn here(without: Option<&str>) -> Vec<IpAddr> {
     let all = if_addrs::get_if_addrs().unwrap_or_default();
     let mut addresses: Vec<IpAddr> = all
         .iter()
-        .filter(|i| i.is_oper_up() && is_of_use(&i.name, i.ip()))
+        .filter(|i| i.is_oper_up() && is_of_use(&i.name, i.ip()) && without != Some(i.name.as_str()))
         .map(if_addrs::Interface::ip)
         .collect();
     addresses.sort_unstable();
@@ -52,9 +52,9 @@ pub(crate) struct Outlook {
 
 impl Outlook {
     /// As it is now. Sends nothing.
-    pub(crate) fn now(places: impl Iterator<Item = SocketAddr>) -> Self {
+    pub(crate) fn now(places: impl Iterator<Item = SocketAddr>, without: Option<&str>) -> Self {
         let from = places.map(|place| (place, source_towards(place))).collect();
-        Self { addresses: here(), from, gateways: gateways() }
+        Self { addresses: here(without), from, gateways: gateways() }
     }
 
     /// Takes in a place that wasn't looked at yet.

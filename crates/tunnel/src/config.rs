@@ -27,8 +27,22 @@ pub struct Config {
     pub key_epoch: u64,
     /// The node that relays packets for those that don't reach each other. A node that has none relays for the others.
     pub hub: Option<String>,
+    /// An interface of the kernel's that this node is to have besides.
+    pub interface: Option<Interface>,
     /// Other ends, by node.
     pub peers: BTreeMap<String, Peer>,
+}
+
+/// An interface of the kernel's (TUN), at which any program of the machine reaches the other nodes' interfaces: TCP and
+/// UDP. It takes root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name, at most 15 bytes. There must not be one of that name.
+    pub name: String,
+    /// Its address, another one than those of the overlay.
+    pub address: Ipv4Addr,
+    /// Bits of the network that the others' are in too.
+    pub prefix: u8,
 }
 
 impl fmt::Debug for Config {
@@ -38,6 +52,7 @@ impl fmt::Debug for Config {
             .field("address", &self.address)
             .field("key_epoch", &self.key_epoch)
             .field("hub", &self.hub)
+            .field("interface", &self.interface)
             .field("peers", &self.peers)
             .finish_non_exhaustive()
     }
@@ -50,6 +65,8 @@ pub struct Peer {
     pub public_key: String,
     /// Its address in the overlay.
     pub address: Ipv4Addr,
+    /// The address of its interface, if it is to have one.
+    pub interface: Option<Ipv4Addr>,
     /// Where its UDP port may be reached, likeliest first. All are tried at once.
     pub candidates: Vec<SocketAddr>,
 }
@@ -67,8 +84,21 @@ pub struct Report {
     pub addresses: Vec<IpAddr>,
     /// As which address and port another node has seen this one, by node.
     pub seen_as: BTreeMap<String, SocketAddr>,
+    /// Its interface, if it is to have one.
+    pub interface: Option<InterfaceState>,
     /// The tunnels, by node.
     pub tunnels: BTreeMap<String, State>,
+}
+
+/// An interface of the kernel's that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceState {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Why it isn't there, if so.
+    pub error: Option<String>,
 }
 
 /// One tunnel.
@@ -136,6 +166,17 @@ pub enum Error {
     /// WireGuard itself.
     #[error("WireGuard doesn't start")]
     Device(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The interface.
+    #[error("can't make the interface {name}: {remedy}")]
+    Interface {
+        /// Its name.
+        name: String,
+        /// What helps.
+        remedy: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A configuration that can't be served.
     #[error("{0}")]
     Config(String),

@@ -78,8 +78,12 @@ impl Engine {
 
         let stack = Arc::new(Stack::new(keep::random()?, accepted));
         let prober = Arc::new(Prober::new(port.clone(), known_as));
-        let inlet =
-            Inlet { routes: routes.clone(), incoming: into_stack, outgoing: into_tunnels.clone(), hints };
+        let inlet = Inlet {
+            routes: routes.clone(),
+            incoming: into_stack,
+            outgoing: into_tunnels.clone(),
+            hints: hints.clone(),
+        };
         let parts = Parts {
             folder,
             last,
@@ -89,6 +93,8 @@ impl Engine {
             prober: Arc::clone(&prober),
             inlet,
             outlet: Outlet::new(from_stack),
+            outgoing: into_tunnels.clone(),
+            hints,
             identity,
             routes: set_routes,
             ways: set_ways,

@@ -25,8 +25,10 @@
 
 mod actor;
 mod addresses;
+mod checksum;
 mod config;
 mod engine;
+mod interface;
 mod keep;
 mod overlay;
 mod path;
@@ -35,6 +37,6 @@ mod route;
 mod stack;
 mod udp;
 
-pub use config::{Config, Error, Options, Peer, Pong, Report, State};
+pub use config::{Config, Error, Interface, InterfaceState, Options, Peer, Pong, Report, State};
 pub use engine::Engine;
 pub use stack::Stream;

@@ -5,6 +5,7 @@
 //! the same ones with the upper half of the first byte flipped (10.210.0.1 is 250.210.0.1 there). Both ways are always
 //! open at the receiver, and nothing has to change on both ends at the same moment.
 
+use crate::checksum;
 use std::net::Ipv4Addr;
 
 const FLIP: u8 = 0xf0;
@@ -23,24 +24,32 @@ pub(crate) const fn straight(address: Ipv4Addr) -> Ipv4Addr {
 /// What a packet that came out of a tunnel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Inbound {
-    /// For this node, from the one with this address, without a hub. Its addresses have been flipped back.
-    Straight(Ipv4Addr),
+    /// For this node, without a hub. The packet's addresses have been flipped back.
+    Straight(Ends),
     /// For this node, through the hub.
-    Relayed(Ipv4Addr),
+    Relayed(Ends),
     /// For another node: a hub hands it on.
     Onward(Ipv4Addr),
     /// None of ours.
     Foreign,
 }
 
+/// Where a packet comes from, and where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ends {
+    pub(crate) source: Ipv4Addr,
+    pub(crate) destination: Ipv4Addr,
+}
+
 /// Looks at a packet that came out of a tunnel.
-pub(crate) fn inbound(packet: &mut [u8], own: Ipv4Addr) -> Inbound {
-    let Some((source, destination)) = addresses(packet) else { return Inbound::Foreign };
-    if destination == own {
-        Inbound::Relayed(source)
-    } else if destination == straight(own) {
+pub(crate) fn inbound(packet: &mut [u8], is_own: impl Fn(Ipv4Addr) -> bool) -> Inbound {
+    let Some(ends) = ends(packet) else { return Inbound::Foreign };
+    let Ends { source, destination } = ends;
+    if is_own(destination) {
+        Inbound::Relayed(ends)
+    } else if is_own(straight(destination)) {
         flip(packet);
-        Inbound::Straight(straight(source))
+        Inbound::Straight(Ends { source: straight(source), destination: straight(destination) })
     } else if source == destination {
         Inbound::Foreign
     } else {
@@ -48,18 +57,15 @@ pub(crate) fn inbound(packet: &mut [u8], own: Ipv4Addr) -> Inbound {
     }
 }
 
-/// Marks a packet of this node as one that goes straight.
+/// Marks a packet of this node as one that goes straight, or takes the mark away. Checksums that were right stay so.
 pub(crate) fn flip(packet: &mut [u8]) {
     for at in [SOURCE, DESTINATION] {
-        if let Some(byte) = packet.get_mut(at) {
-            *byte ^= FLIP;
-        }
+        let Some(word) = packet.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<2>()) else { return };
+        let before = u16::from_be_bytes(*word);
+        word[0] ^= FLIP;
+        let after = u16::from_be_bytes(*word);
+        checksum::exchanged(packet, before, after);
     }
-}
-
-/// Where the packet goes.
-pub(crate) fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
-    addresses(packet).map(|(_, destination)| destination)
 }
 
 /// Whether the packet opens a TCP connection.
@@ -74,11 +80,11 @@ pub(crate) fn opens(packet: &[u8]) -> bool {
 }
 
 /// Source and destination of an IPv4 packet.
-fn addresses(packet: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
+pub(crate) fn ends(packet: &[u8]) -> Option<Ends> {
     if packet.len() < HEADER || packet.first()? >> 4 != 4 {
         return None;
     }
-    Some((address(packet, SOURCE)?, address(packet, DESTINATION)?))
+    Some(Ends { source: address(packet, SOURCE)?, destination: address(packet, DESTINATION)? })
 }
 
 fn address(packet: &[u8], at: usize) -> Option<Ipv4Addr> {
@@ -106,12 +112,13 @@ mod tests {
 
     #[test]
     fn a_packet_is_told_by_its_addresses() {
-        assert_eq!(inbound(&mut packet(A, B), B), Inbound::Relayed(A));
+        let ends = Ends { source: A, destination: B };
+        assert_eq!(inbound(&mut packet(A, B), |it| it == B), Inbound::Relayed(ends));
         let mut direct = packet(straight(A), straight(B));
-        assert_eq!(inbound(&mut direct, B), Inbound::Straight(A));
-        assert_eq!(direct, packet(A, B));
-        assert_eq!(inbound(&mut packet(A, B), Ipv4Addr::new(10, 210, 2, 1)), Inbound::Onward(B));
-        assert_eq!(inbound(&mut packet(B, B), A), Inbound::Foreign);
+        assert_eq!(inbound(&mut direct, |it| it == B), Inbound::Straight(ends));
+        assert_eq!(super::ends(&direct), Some(ends));
+        assert_eq!(inbound(&mut packet(A, B), |it| it == Ipv4Addr::new(10, 210, 2, 1)), Inbound::Onward(B));
+        assert_eq!(inbound(&mut packet(B, B), |it| it == A), Inbound::Foreign);
     }
 
     #[test]
@@ -126,16 +133,23 @@ mod tests {
         #[test]
         fn any_bytes_are_taken(mut bytes in proptest::collection::vec(any::<u8>(), 0..80), own: [u8; 4]) {
             opens(&bytes);
-            destination(&bytes);
-            inbound(&mut bytes, Ipv4Addr::from(own));
+            ends(&bytes);
+            inbound(&mut bytes, |it| it == Ipv4Addr::from(own));
         }
 
         #[test]
-        fn flipping_twice_changes_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let mut twice = bytes.clone();
-            flip(&mut twice);
-            flip(&mut twice);
-            prop_assert_eq!(twice, bytes);
+        fn a_flipped_packet_has_right_checksums_and_flipped_again_it_is_as_it_was(
+            protocol in prop::sample::select(vec![6u8, 17]),
+            text: [u8; 24],
+        ) {
+            let mut packet = checksum::tests::packet(protocol, (A.octets(), B.octets()), &text);
+            checksum::fill(&mut packet);
+            let before = packet.clone();
+            flip(&mut packet);
+            prop_assert_eq!(ends(&packet), Some(Ends { source: straight(A), destination: straight(B) }));
+            prop_assert!(checksum::tests::are_right(&packet));
+            flip(&mut packet);
+            prop_assert_eq!(packet, before);
         }
     }
 }

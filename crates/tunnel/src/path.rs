@@ -8,10 +8,26 @@
 //!     └──────────────────────────────────────────────────┘
 //! ```
 
+use std::time::Duration;
+
 /// Answers that must be missing one after the other before a way is given up.
 const MISSES: u8 = 2;
 /// Answers that must come one after the other before a way that was given up is taken again.
 const HITS: u8 = 2;
+
+/// A way that was just given up is tried again after this time, then after twice as long each time.
+const SOON: Duration = Duration::from_secs(2);
+/// In the end it is tried this often.
+const SELDOM: Duration = Duration::from_secs(60);
+
+/// How long to wait before a node is probed again that didn't answer so many times in a row. One that there is no other
+/// way to is tried again soon.
+pub(crate) fn patience(misses: u32, is_without_alternative: bool) -> Duration {
+    if is_without_alternative {
+        return SOON;
+    }
+    SOON.saturating_mul(2u32.saturating_pow(misses.saturating_sub(1))).min(SELDOM)
+}
 
 /// The way to a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,6 +151,13 @@ mod tests {
             let (path, done) = run(seen);
             assert_eq!((done.as_slice(), path.is_straight()), (*next, *straight), "{seen:?}");
         }
+    }
+
+    #[test]
+    fn a_way_that_was_given_up_is_tried_again_soon_and_then_less_and_less() {
+        let seconds = |misses| patience(misses, false).as_secs();
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 40, u32::MAX].map(seconds), [2, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(patience(40, true), SOON);
     }
 
     proptest! {

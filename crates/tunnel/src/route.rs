@@ -1,6 +1,6 @@
 //! Which way each packet goes, and the two ends of the queues between tunnels and TCP.
 
-use crate::overlay::{self, Inbound};
+use crate::overlay::{self, Ends, Inbound};
 use crate::stack::MTU;
 use gotatun::packet::{Ip, Packet, PacketBufPool};
 use gotatun::tun::{IpRecv, IpSend, MtuWatcher};
@@ -20,12 +20,16 @@ const BATCH: usize = 128;
 pub(crate) struct Routes {
     /// This node's address.
     pub(crate) own: Option<Ipv4Addr>,
+    /// This node's interface, if it has one: its address, and the way into it.
+    pub(crate) interface: Option<(Ipv4Addr, mpsc::Sender<Packet>)>,
     /// Whether packets for others are handed on.
     pub(crate) relays: bool,
     /// Who hands them on for this node.
     pub(crate) hub: Option<Ipv4Addr>,
     /// The others.
     pub(crate) nodes: HashMap<Ipv4Addr, Arc<Node>>,
+    /// The others, by the address of their interface.
+    pub(crate) interfaces: HashMap<Ipv4Addr, Arc<Node>>,
 }
 
 /// Another node, as packets see it.
@@ -35,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) name: String,
     /// Packets go straight to it.
     pub(crate) straight: AtomicBool,
+    /// The kernel has sent a packet to it since that was looked at.
+    pub(crate) used: AtomicBool,
     /// Packets that went straight to it.
     pub(crate) sent: AtomicU64,
     /// Packets that came straight from it.
@@ -53,21 +59,52 @@ impl Routes {
     }
 
     fn is_straight(&self, address: Ipv4Addr) -> bool {
-        self.nodes.get(&address).is_some_and(|node| node.straight.load(Relaxed))
+        let node = self.nodes.get(&address).or_else(|| self.interfaces.get(&address));
+        node.is_some_and(|node| node.straight.load(Relaxed))
     }
 
     /// Addresses a packet of this node for its way. `false` if there is none: it is lost, as on any network.
     pub(crate) fn outbound(&self, packet: &mut [u8]) -> bool {
-        let Some(to) = overlay::destination(packet) else { return false };
-        let Some(node) = self.nodes.get(&to) else { return false };
+        let Some(Ends { destination, .. }) = overlay::ends(packet) else { return false };
+        self.nodes.get(&destination).is_some_and(|node| self.send(node, packet))
+    }
+
+    /// The same for a packet that the kernel sends from this node's interface, which goes to others' interfaces only. Now
+    /// and then it is told that the node is in use.
+    pub(crate) fn outbound_of_kernel(&self, packet: &mut [u8]) -> (bool, Option<Hint>) {
+        let Some(Ends { source, destination }) = overlay::ends(packet) else { return (false, None) };
+        let is_own = self.interface.as_ref().is_some_and(|(address, _)| *address == source);
+        let Some(node) = self.interfaces.get(&destination).filter(|_| is_own) else { return (false, None) };
+        let hint = (!node.used.swap(true, Relaxed)).then_some(Hint::Wanted(destination));
+        (self.send(node, packet), hint)
+    }
+
+    fn send(&self, node: &Node, packet: &mut [u8]) -> bool {
         if node.straight.load(Relaxed) {
             node.sent.fetch_add(1, Relaxed);
             overlay::flip(packet);
             return true;
         }
-        self.reaches(to)
+        self.hub.is_some_and(|hub| self.is_straight(hub))
+    }
+
+    fn is_own(&self, address: Ipv4Addr) -> bool {
+        self.own == Some(address) || self.interface.as_ref().is_some_and(|(own, _)| *own == address)
+    }
+
+    /// From whom a packet for this node comes, and into what it goes. `None` if it has no business there: streams and
+    /// interfaces are apart.
+    fn arrival<'a>(&'a self, ends: Ends, streams: &'a mpsc::Sender<Packet>) -> Option<Arrival<'a>> {
+        if self.own == Some(ends.destination) {
+            return Some((self.nodes.get(&ends.source)?, streams));
+        }
+        let (_, kernel) = self.interface.as_ref()?;
+        Some((self.interfaces.get(&ends.source)?, kernel))
     }
 }
+
+/// A node, and where its packets go here.
+type Arrival<'a> = (&'a Arc<Node>, &'a mpsc::Sender<Packet>);
 
 /// What packets tell the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +113,8 @@ pub(crate) enum Hint {
     Straight(Ipv4Addr),
     /// One came through the hub.
     Relayed(Ipv4Addr),
+    /// The kernel sends to that node.
+    Wanted(Ipv4Addr),
 }
 
 /// Takes the packets that come out of the tunnels.
@@ -102,25 +141,24 @@ impl IpSend for Inlet {
     async fn send(&mut self, packet: Packet<Ip>) -> io::Result<()> {
         let mut packet = packet.into_bytes();
         let routes = Arc::clone(&self.routes.borrow());
-        let Some(own) = routes.own else { return Ok(()) };
-        let to = match overlay::inbound(&mut packet, own) {
-            Inbound::Straight(source) => {
-                let Some(node) = routes.nodes.get(&source) else { return Ok(()) };
+        let to = match overlay::inbound(&mut packet, |address| routes.is_own(address)) {
+            Inbound::Straight(ends) => {
+                let Some((node, to)) = routes.arrival(ends, &self.incoming) else { return Ok(()) };
                 node.received.fetch_add(1, Relaxed);
                 if !node.straight.load(Relaxed) {
-                    self.hint(node, Hint::Straight(source));
+                    self.hint(node, Hint::Straight(ends.source));
                 }
-                &self.incoming
+                to
             }
-            Inbound::Relayed(source) => {
-                let Some(node) = routes.nodes.get(&source) else { return Ok(()) };
+            Inbound::Relayed(ends) => {
+                let Some((node, to)) = routes.arrival(ends, &self.incoming) else { return Ok(()) };
                 if node.settled.swap(false, Relaxed) {
                     // The answer to this very packet should get there.
                     node.straight.store(false, Relaxed);
                     node.told.store(false, Relaxed);
                 }
-                self.hint(node, Hint::Relayed(source));
-                &self.incoming
+                self.hint(node, Hint::Relayed(ends.source));
+                to
             }
             Inbound::Onward(destination) if routes.relays && routes.is_straight(destination) => {
                 &self.outgoing

@@ -9,10 +9,12 @@ mod wire;
 
 use crate::addresses::{Changes, Outlook};
 use crate::config::{Config, Error, Report};
+use crate::interface::Interface;
 use crate::keep::{Folder, Last, OwnKey};
 use crate::route::{Hint, Inlet, Outlet, Routes};
 use crate::stack::Stack;
 use crate::udp::{Identity, Port, Prober};
+use gotatun::packet::Packet;
 use gotatun::x25519::PublicKey;
 use peer::Other;
 use std::collections::BTreeMap;
@@ -73,6 +75,9 @@ pub(crate) struct Parts {
     pub(crate) prober: Arc<Prober>,
     pub(crate) inlet: Inlet,
     pub(crate) outlet: Outlet,
+    /// For packets of an interface.
+    pub(crate) outgoing: mpsc::Sender<Packet>,
+    pub(crate) hints: mpsc::Sender<Hint>,
     pub(crate) identity: watch::Sender<Option<Arc<Identity>>>,
     pub(crate) routes: watch::Sender<Arc<Routes>>,
     pub(crate) ways: watch::Sender<u64>,
@@ -95,6 +100,11 @@ pub(crate) struct Actor {
     port: u16,
     wire: Arc<Wire>,
     stack: Arc<Stack>,
+    interface: Option<Interface>,
+    /// Why there is none although there should be.
+    no_interface: Option<String>,
+    outgoing: mpsc::Sender<Packet>,
+    hints: mpsc::Sender<Hint>,
     prober: Arc<Prober>,
     identity: watch::Sender<Option<Arc<Identity>>>,
     routes: watch::Sender<Arc<Routes>>,
@@ -124,6 +134,10 @@ impl Actor {
             port,
             wire: Arc::new(wire),
             stack: parts.stack,
+            interface: None,
+            no_interface: None,
+            outgoing: parts.outgoing,
+            hints: parts.hints,
             prober: parts.prober,
             identity: parts.identity,
             routes: parts.routes,
@@ -132,7 +146,7 @@ impl Actor {
             config: None,
             others: BTreeMap::new(),
             seen_as: BTreeMap::new(),
-            outlook: Outlook::now(std::iter::empty()),
+            outlook: Outlook::now(std::iter::empty(), None),
             tasks: JoinSet::new(),
             look: None,
             settle: None,
@@ -208,9 +222,9 @@ impl Actor {
             self.network_changed().await;
         }
         if self.tick <= now {
-            self.look_after_streams();
+            let busy = self.look_after_streams();
+            self.look_after_interface().await;
             self.look_for_handshakes().await;
-            let busy = !self.stack.in_use().is_empty();
             self.tick = now + if busy { TICK } else { SLOW_TICK };
         }
         self.probe_who_is_due(now);
@@ -219,6 +233,9 @@ impl Actor {
     async fn end(&mut self) {
         self.remember().await;
         self.tasks.shutdown().await;
+        if let Some(interface) = self.interface.take() {
+            interface.end().await;
+        }
         self.wire.stop().await;
     }
 

@@ -2,7 +2,8 @@
 
 use super::Actor;
 use crate::addresses::{self, Outlook};
-use crate::config::{Report, State};
+use crate::config::{InterfaceState, Report, State};
+use crate::interface::{Interface, Way};
 use std::collections::BTreeMap;
 
 impl Actor {
@@ -10,7 +11,7 @@ impl Actor {
     /// where this one is now: left alone, that took 15 s.
     pub(super) async fn network_changed(&mut self) {
         let sessions = self.sessions().await;
-        let outlook = Outlook::now(sessions.iter().map(|(_, place)| *place));
+        let outlook = Outlook::now(sessions.iter().map(|(_, place)| *place), self.interface_name());
         let before = std::mem::replace(&mut self.outlook, outlook);
         let everywhere =
             before.addresses != self.outlook.addresses || before.gateways != self.outlook.gateways;
@@ -28,6 +29,57 @@ impl Actor {
         if everywhere && let Some(hub) = self.hub().map(str::to_owned) {
             self.probe(&hub);
         }
+    }
+
+    /// Makes an interface again that somebody has removed.
+    pub(super) async fn look_after_interface(&mut self) {
+        if self.interface.as_ref().is_some_and(|interface| !interface.is_there()) {
+            self.set_interface().await;
+            self.publish();
+        }
+    }
+
+    /// Has the interface that is configured, if any. Without it everything else goes on.
+    pub(super) async fn set_interface(&mut self) {
+        let wanted = self.config.as_ref().and_then(|config| config.interface.as_ref());
+        let is = self.interface.as_ref().filter(|interface| interface.is_there());
+        if is.map(|interface| &interface.config) == wanted {
+            return;
+        }
+        // The one before goes first: it may have the same name.
+        self.no_interface = None;
+        let wanted = wanted.cloned();
+        if let Some(before) = self.interface.take() {
+            before.end().await;
+        }
+        let Some(wanted) = wanted else { return };
+        let way = Way {
+            routes: self.routes.subscribe(),
+            outgoing: self.outgoing.clone(),
+            hints: self.hints.clone(),
+        };
+        match Interface::make(&wanted, way) {
+            Ok(made) => self.interface = Some(made),
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(|source| format!(" ({source})"));
+                let why = format!("{error}{}", source.unwrap_or_default());
+                tracing::warn!("{why}");
+                self.no_interface = Some(why);
+            }
+        }
+    }
+
+    fn interface_name(&self) -> Option<&str> {
+        Some(&self.interface.as_ref()?.config.name)
+    }
+
+    fn interface_state(&self) -> Option<InterfaceState> {
+        let wanted = self.config.as_ref()?.interface.as_ref()?;
+        let is_there = self.interface.as_ref().is_some_and(Interface::is_there);
+        let error = self.no_interface.clone();
+        let error =
+            error.or_else(|| (!is_there).then(|| format!("somebody removed the interface {}", wanted.name)));
+        Some(InterfaceState { name: wanted.name.clone(), address: wanted.address, error })
     }
 
     /// How it is.
@@ -51,7 +103,8 @@ impl Actor {
             public_key: self.key.public(),
             key_epoch: self.key.epoch,
             port: self.port,
-            addresses: addresses::here(),
+            addresses: addresses::here(self.interface_name()),
+            interface: self.interface_state(),
             seen_as: self.seen_as.clone(),
             tunnels: tunnels.collect::<BTreeMap<_, _>>(),
         }

@@ -2,8 +2,8 @@
 
 use super::wire::{Change, Seen};
 use super::{Actor, Asked, Instant, Outcome};
-use crate::config::Pong;
-use crate::path::{Next, Path, Seen as Shown};
+use crate::config::{Peer, Pong};
+use crate::path::{self, Next, Path, Seen as Shown};
 use crate::route::Hint;
 use gotatun::x25519::PublicKey;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,9 +14,7 @@ use tokio::task::JoinSet;
 
 /// The bound of a probe.
 const PROBE: Duration = Duration::from_millis(800);
-/// Nodes are probed again after this time while packets to them don't go straight.
-const RETRY: Duration = Duration::from_secs(60);
-/// The same for a node that there is no other way to.
+/// A node whose handshakes failed is probed again after this time.
 const RETRY_SOON: Duration = Duration::from_secs(2);
 /// The same after an answer that has to be confirmed.
 const CONFIRM: Duration = Duration::from_millis(100);
@@ -70,7 +68,7 @@ impl Actor {
 
     /// What a packet told.
     pub(super) fn hint(&mut self, hint: Hint) {
-        let (Hint::Straight(address) | Hint::Relayed(address)) = hint;
+        let (Hint::Straight(address) | Hint::Relayed(address) | Hint::Wanted(address)) = hint;
         let Some(name) = self.name_of(address) else { return };
         match hint {
             Hint::Straight(_) => {
@@ -84,11 +82,13 @@ impl Actor {
                 // Who talks through the hub may be behind a NAT that lets this node's packets in once both have sent some.
                 self.want(&name);
             }
+            Hint::Wanted(_) => self.want(&name),
         }
     }
 
     fn name_of(&self, address: Ipv4Addr) -> Option<String> {
-        let found = self.others.iter().find(|(_, other)| other.config.address == address);
+        let is_of = |peer: &Peer| peer.address == address || peer.interface == Some(address);
+        let found = self.others.iter().find(|(_, other)| is_of(&other.config));
         found.map(|(name, _)| name.clone())
     }
 
@@ -120,6 +120,7 @@ impl Actor {
         let was_straight = other.path.is_straight();
         other.path = Path::Relayed { hits: 0 };
         other.demoted = Instant::now();
+        other.misses = 0;
         other.due = Some(Instant::now() + CONFIRM);
         other.node.told.store(false, Relaxed);
         other.node.settled.store(false, Relaxed);
@@ -189,11 +190,13 @@ impl Actor {
         let Some((place, pong)) = found else {
             self.show(name, Shown::Miss);
             if let Some(other) = self.others.get_mut(name) {
-                other.due.get_or_insert(Instant::now() + if alone { RETRY_SOON } else { RETRY });
+                other.misses = other.misses.saturating_add(1);
+                other.due.get_or_insert(Instant::now() + path::patience(other.misses, alone));
             }
             return;
         };
         other.rtt = Some(pong.rtt);
+        other.misses = 0;
         let moved = other.endpoint != Some(place);
         let stalled = other.stalled >= STALLED;
         let straight = other.path.is_straight();
@@ -279,10 +282,12 @@ impl Actor {
     /// Takes in where others are, and that they met this node by themselves.
     pub(super) async fn look_for_handshakes(&mut self) {
         let seen = self.wire.look().await;
-        let mut met = Vec::new();
+        let (mut met, mut moved) = (Vec::new(), false);
         for (name, other) in &mut self.others {
             let Some(seen) = seen.get(&other.key.to_bytes()) else { continue };
             let Some(handshake) = seen.handshake.filter(|age| *age < SESSION) else { continue };
+            // WireGuard follows who moves: whoever waits for where it is now is told.
+            moved |= seen.endpoint.is_some() && seen.endpoint != other.endpoint;
             other.endpoint = seen.endpoint.or(other.endpoint);
             if let Some(endpoint) = seen.endpoint {
                 self.outlook.learn(endpoint);
@@ -290,6 +295,9 @@ impl Actor {
             if !other.path.is_straight() && handshake < other.demoted.elapsed() {
                 met.push(name.clone());
             }
+        }
+        if moved {
+            self.ways.send_modify(|count| *count = count.wrapping_add(1));
         }
         for name in met {
             // With others it is a packet that tells: it shows that the answer to the handshake came through.
@@ -319,10 +327,10 @@ impl Actor {
         }
     }
 
-    /// Looks whether packets come back on the ways that streams use.
-    pub(super) fn look_after_streams(&mut self) {
+    /// Looks whether packets come back on the ways that are in use. Whether any is.
+    pub(super) fn look_after_streams(&mut self) -> bool {
         let in_use = self.stack.in_use();
-        let mut doubtful = Vec::new();
+        let (mut doubtful, mut busy) = (Vec::new(), !in_use.is_empty());
         let hub = self.hub().map(str::to_owned);
         for (name, other) in &mut self.others {
             if hub.as_ref().is_some_and(|hub| hub != name)
@@ -334,7 +342,8 @@ impl Actor {
             let now = (other.node.sent.load(Relaxed), other.node.received.load(Relaxed));
             let before = std::mem::replace(&mut other.counted, now);
             other.node.told.store(false, Relaxed);
-            let used = in_use.contains(&other.config.address);
+            let used = other.node.used.swap(false, Relaxed) || in_use.contains(&other.config.address);
+            busy |= used;
             if used {
                 other.wanted = Some(Instant::now());
             }
@@ -349,6 +358,7 @@ impl Actor {
         for name in doubtful {
             self.probe(&name);
         }
+        busy
     }
 
     /// When somebody is to be probed next.

@@ -50,6 +50,8 @@ pub(super) struct Other {
     pub(super) before: (u64, u64),
     /// How long the last answered probe took.
     pub(super) rtt: Option<Duration>,
+    /// Probes that weren't answered since one was, or since packets to it went straight.
+    pub(super) misses: u32,
 }
 
 impl Other {
@@ -73,6 +75,7 @@ impl Other {
             heard: None,
             before: (0, 0),
             rtt: None,
+            misses: 0,
         }
     }
 
@@ -100,12 +103,13 @@ pub(super) fn allowed(
     hub: Option<&str>,
     peers: &std::collections::BTreeMap<String, Peer>,
 ) -> Vec<Ipv4Addr> {
-    let own = peers.get(name).map(|peer| peer.address);
-    let mut allowed: Vec<Ipv4Addr> = own.map(overlay::straight).into_iter().collect();
+    let of = |peer: &Peer| std::iter::once(peer.address).chain(peer.interface);
+    let own = || peers.get(name).into_iter().flat_map(of);
+    let mut allowed: Vec<Ipv4Addr> = own().map(overlay::straight).collect();
     match hub {
-        None => allowed.extend(own),
+        None => allowed.extend(own()),
         Some(hub) if hub == name => {
-            allowed.extend(peers.iter().filter(|(other, _)| *other != name).map(|(_, peer)| peer.address));
+            allowed.extend(peers.iter().filter(|(other, _)| *other != name).flat_map(|(_, peer)| of(peer)));
         }
         Some(_) => {}
     }

@@ -59,8 +59,11 @@ fn check(config: &Config) -> Result<BTreeMap<String, PublicKey>, Error> {
 
 impl Config {
     fn addresses(&self) -> impl Iterator<Item = (&String, std::net::Ipv4Addr)> {
-        let others = self.peers.iter().map(|(name, peer)| (name, peer.address));
-        others.chain([(&self.node, self.address)])
+        let others = self.peers.iter().flat_map(|(name, peer)| {
+            std::iter::once(peer.address).chain(peer.interface).map(move |address| (name, address))
+        });
+        let own = std::iter::once(self.address).chain(self.interface.as_ref().map(|it| it.address));
+        others.chain(own.map(|address| (&self.node, address)))
     }
 }
 
@@ -97,6 +100,7 @@ impl Actor {
         if rotated {
             anew.extend(self.others.keys().cloned());
         }
+        self.set_interface().await;
         self.publish();
         self.begin(&anew, first, rotated);
         Ok(())
@@ -191,11 +195,21 @@ impl Actor {
         })
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let Some(config) = &self.config else { return };
         let hub = config.hub.as_ref().and_then(|hub| config.peers.get(hub)).map(|hub| hub.address);
         let nodes = self.others.values().map(|other| (other.config.address, Arc::clone(&other.node)));
-        let routes = Routes { own: Some(config.address), relays: hub.is_none(), hub, nodes: nodes.collect() };
+        let interfaces = self.others.values();
+        let interfaces =
+            interfaces.filter_map(|other| Some((other.config.interface?, Arc::clone(&other.node))));
+        let routes = Routes {
+            own: Some(config.address),
+            interface: self.interface.as_ref().map(|it| (it.config.address, it.to.clone())),
+            relays: hub.is_none(),
+            hub,
+            nodes: nodes.collect(),
+            interfaces: interfaces.collect(),
+        };
         self.routes.send_replace(Arc::new(routes));
         self.ways.send_modify(|count| *count = count.wrapping_add(1));
     }
@@ -231,6 +245,7 @@ mod tests {
         let peer = |n: u8| Peer {
             public_key: base64::engine::general_purpose::STANDARD.encode([n; 32]),
             address: [10, 210, n, 1].into(),
+            interface: None,
             candidates: Vec::new(),
         };
         Config {
@@ -239,6 +254,7 @@ mod tests {
             probe_key: [1; 32],
             key_epoch: 0,
             hub: Some("b".to_owned()),
+            interface: None,
             peers: [("b".to_owned(), peer(1)), ("c".to_owned(), peer(2))].into(),
         }
     }

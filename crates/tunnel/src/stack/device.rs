@@ -1,13 +1,15 @@
 //! What smoltcp takes for a network card: two queues.
 
 use super::mend::Mender;
+use crate::checksum;
 use gotatun::packet::{Packet, PacketBufPool};
 use smoltcp::phy::{self, ChecksumCapabilities, Device, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 use std::collections::VecDeque;
 
-/// Bytes of a packet inside a tunnel: what fits into 1500 with WireGuard's own over IPv6.
-pub(crate) const MTU: u16 = 1420;
+/// Bytes of a packet inside a tunnel. With WireGuard's own and IPv6's headers that is 1280, which every path carries: what is
+/// larger is lost on some without a word, the hub's second hop is out of sight, and TCP would send it again for ever.
+pub(crate) const MTU: u16 = 1200;
 /// Packets that are made in one go.
 const OUT: usize = 256;
 /// Bytes of a buffer that is used again.
@@ -99,6 +101,8 @@ impl phy::TxToken for ToSend<'_> {
         packet.buf_mut().resize(length, 0);
         let result = work(&mut packet);
         self.mender.outgoing(&mut packet);
+        // Last, as it covers what was mended.
+        checksum::fill(&mut packet);
         self.outgoing.push(packet);
         result
     }

@@ -1,14 +1,9 @@
 //! What streams do.
 
-use crate::world::{BOUND, echo, pair, star, within};
+use crate::world::{BOUND, echo, pair, pattern, star, within};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tunnel::Error;
-
-/// Bytes that tell where they belong.
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_mebibytes_come_back_and_each_half_closes_by_itself() {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tunnel::{Config, Engine, Options, Peer, State, Stream};
 
@@ -19,7 +21,9 @@ pub(crate) struct Node {
     pub(crate) key: String,
     pub(crate) port: u16,
     pub(crate) config: Config,
-    pub(crate) state: tempfile::TempDir,
+    state: PathBuf,
+    /// What `state` is in, if it goes with the node.
+    folder: Option<tempfile::TempDir>,
     echo: Option<JoinHandle<()>>,
 }
 
@@ -30,8 +34,20 @@ impl Node {
 
     /// On that runtime, whose threads may be in another network, and on that port.
     pub(crate) async fn start_in(runtime: &tokio::runtime::Handle, n: u8, name: &str, port: u16) -> Self {
-        let state = tempfile::tempdir().unwrap();
-        let options = Options { state: state.path().to_owned(), port };
+        let folder = tempfile::tempdir().unwrap();
+        let node = Self::start_at(runtime, n, name, port, folder.path()).await;
+        Self { folder: Some(folder), ..node }
+    }
+
+    /// With that folder, which is left when the node ends.
+    pub(crate) async fn start_at(
+        runtime: &tokio::runtime::Handle,
+        n: u8,
+        name: &str,
+        port: u16,
+        state: &Path,
+    ) -> Self {
+        let options = Options { state: state.to_owned(), port };
         let engine = runtime.spawn(Engine::start(options)).await.unwrap().unwrap();
         let config = Config {
             node: name.to_owned(),
@@ -39,6 +55,7 @@ impl Node {
             probe_key: [7; 32],
             key_epoch: 0,
             hub: None,
+            interface: None,
             peers: BTreeMap::new(),
         };
         let mut node = Self {
@@ -47,7 +64,8 @@ impl Node {
             key: String::new(),
             port: 0,
             config,
-            state,
+            state: state.to_owned(),
+            folder: None,
             echo: None,
         };
         node.read().await;
@@ -82,12 +100,19 @@ impl Node {
         Peer {
             public_key: self.key.clone(),
             address: self.config.address,
+            interface: self.config.interface.as_ref().map(|interface| interface.address),
             candidates: if reachable { vec![self.place()] } else { Vec::new() },
         }
     }
 
     pub(crate) fn knows(&mut self, other: &Node, reachable: bool) {
         self.config.peers.insert(other.name.clone(), other.as_peer(reachable));
+    }
+
+    /// Knows it at these places.
+    pub(crate) fn knows_at(&mut self, other: &Node, places: &[SocketAddr]) {
+        let peer = Peer { candidates: places.to_vec(), ..other.as_peer(false) };
+        self.config.peers.insert(other.name.clone(), peer);
     }
 
     pub(crate) async fn set(&self) {
@@ -121,8 +146,7 @@ impl Node {
     /// Ends, and starts again with the same state.
     pub(crate) async fn restart(mut self) -> Self {
         self = self.stopped().await;
-        self.engine =
-            Arc::new(Engine::start(Options { state: self.state.path().to_owned(), port: 0 }).await.unwrap());
+        self.engine = Arc::new(Engine::start(Options { state: self.state.clone(), port: 0 }).await.unwrap());
         let before = self.port;
         self.read().await;
         assert_eq!(self.port, before, "the port is kept");
@@ -146,12 +170,12 @@ impl Node {
 
     async fn stopped(mut self) -> Self {
         self.stop_echo().await;
-        let Self { engine, name, key, port, config, state, .. } = self;
+        let Self { engine, name, key, port, config, state, folder, .. } = self;
         // Something else for the meantime: the engine has one owner then.
         let spare = tempfile::tempdir().unwrap();
         let other = Engine::start(Options { state: spare.path().to_owned(), port: 0 }).await.unwrap();
         Arc::into_inner(engine).unwrap().stop().await;
-        Self { engine: Arc::new(other), name, key, port, config, state, echo: None }
+        Self { engine: Arc::new(other), name, key, port, config, state, folder, echo: None }
     }
 }
 
@@ -225,4 +249,95 @@ pub(crate) async fn longest_round_trip(
         longest = longest.max(begun.elapsed());
     }
     longest
+}
+
+/// Requests on one stream, about a millisecond apart, each with its number; the answer must be the request.
+pub(crate) struct Flow {
+    /// How many were answered, and the longest that one took since that was last asked.
+    seen: watch::Receiver<(u64, Duration)>,
+    forget: mpsc::UnboundedSender<()>,
+    task: JoinHandle<()>,
+}
+
+/// Requests that show that the way is open again.
+const ENOUGH: u64 = 50;
+
+impl Flow {
+    pub(crate) fn start(mut stream: Stream) -> Self {
+        let (tell, seen) = watch::channel((0, Duration::ZERO));
+        let (forget, mut forgotten) = mpsc::unbounded_channel::<()>();
+        let task = tokio::spawn(async move {
+            let mut longest = Duration::ZERO;
+            for number in 1u64.. {
+                let mut request = [0xa5; 200];
+                request[..8].copy_from_slice(&number.to_be_bytes());
+                let begun = Instant::now();
+                stream.write_all(&request).await.unwrap();
+                let mut answer = [0; 200];
+                stream.read_exact(&mut answer).await.unwrap();
+                assert_eq!(answer, request);
+                while forgotten.try_recv().is_ok() {
+                    longest = Duration::ZERO;
+                }
+                longest = longest.max(begun.elapsed());
+                tell.send_replace((number, longest));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        Self { seen, forget, task }
+    }
+
+    /// The longest that an answer took, the one that is under way included, once so many more have come as show that the
+    /// way is open.
+    pub(crate) async fn gap(&mut self) -> Duration {
+        let (before, _) = *self.seen.borrow();
+        let (_, gap) = self.until(|(answered, _)| answered >= before + ENOUGH).await;
+        self.forget.send(()).unwrap();
+        gap
+    }
+
+    /// Has requests go on for that time, and forgets how long they took.
+    pub(crate) async fn goes_on_for(&mut self, time: Duration) {
+        let begun = Instant::now();
+        self.until(|_| begun.elapsed() >= time).await;
+        self.forget.send(()).unwrap();
+        let (before, _) = *self.seen.borrow();
+        self.until(|(answered, _)| answered > before + 1).await;
+    }
+
+    async fn until(&mut self, like: impl Fn((u64, Duration)) -> bool) -> (u64, Duration) {
+        match within(self.seen.wait_for(|seen| like(*seen))).await {
+            Ok(seen) => *seen,
+            Err(_) => panic!("the flow broke off: {:?}", (&mut self.task).await),
+        }
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Bytes that tell where they belong.
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect()
+}
+
+/// Sends that many bytes, which must come back as they were: how long it took.
+pub(crate) async fn bulk(stream: Stream, length: usize) -> Duration {
+    let begun = Instant::now();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let sent = pattern(length);
+    let expected = sent.clone();
+    let writing = tokio::spawn(async move {
+        write.write_all(&sent).await.unwrap();
+        write.shutdown().await.unwrap();
+    });
+    let mut received = Vec::with_capacity(length);
+    let reading = read.read_to_end(&mut received);
+    tokio::time::timeout(Duration::from_secs(40), reading).await.expect("it takes too long").unwrap();
+    assert!(received == expected, "{} bytes came back, not the same ones", received.len());
+    writing.await.unwrap();
+    begun.elapsed()
 }
