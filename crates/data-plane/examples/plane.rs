@@ -1,4 +1,5 @@
-//! A data plane, and the far end of a link to it: `plane run STATE NODE`, `plane bridge STATE`. What tests start.
+//! A data plane, the far end of a link to it, and an ambassador: `plane run STATE NODE`, `plane bridge STATE`,
+//! `plane ambassador STATE SERVICE PORT`. What tests start.
 
 use std::process::ExitCode;
 
@@ -11,8 +12,15 @@ fn main() -> ExitCode {
                 data_plane::Options { state: state.into(), node: (*node).to_owned(), build: String::new() };
             data_plane::run(options).map_err(|error| error.to_string())
         }
+        ["ambassador", state, service, port] => {
+            let door = std::path::Path::new(state).join("door/door.sock");
+            let ports = port.parse().into_iter().collect();
+            let ambassador = data_plane::Ambassador { door, service: (*service).to_owned(), ports };
+            ambassador.run().map_err(|error| error.to_string())
+        }
         ["bridge", state] => data_plane::client::bridge(state.as_ref()).map_err(|error| error.to_string()),
-        _ => Err("usage: plane run STATE NODE | plane bridge STATE".to_owned()),
+        _ => Err("usage: plane run STATE NODE | plane bridge STATE | plane ambassador STATE SERVICE PORT"
+            .to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

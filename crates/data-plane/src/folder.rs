@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 const SOCKET: &str = "plane.sock";
 const TABLE: &str = "table.json";
 const LOCK: &str = "plane.lock";
+const DOOR: &str = "door";
+const DOOR_SOCKET: &str = "door.sock";
 
 /// The folder, held open.
 #[derive(Debug)]
@@ -40,9 +42,23 @@ impl Folder {
         Self::open(path)
     }
 
+    /// The folder that ambassadors are shown, made where it isn't there yet. It stays the same one: it is mounted elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// It can't be made or opened.
+    pub(crate) fn door(&self) -> io::Result<Door> {
+        Self::make(&self.path.join(DOOR)).map(Door)
+    }
+
     /// A name for the socket that is short whatever the folder's path; valid as long as this is.
     pub(crate) fn socket(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", self.descriptor.as_raw_fd()))
+    }
+
+    /// The same for the socket of ambassadors, whose folder may not be there.
+    pub(crate) fn door_socket(&self) -> PathBuf {
+        self.path.join(DOOR).join(DOOR_SOCKET)
     }
 
     /// The folder of this node's end of tunnels, which makes it.
@@ -90,5 +106,16 @@ impl Folder {
             fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
         file.write_all(&serde_json::to_vec(table)?)?;
         fs::rename(beside, self.path.join(TABLE))
+    }
+}
+
+/// The folder that ambassadors are shown.
+#[derive(Debug)]
+pub(crate) struct Door(Folder);
+
+impl Door {
+    /// A name for its socket that is short whatever the folder's path; valid as long as this is.
+    pub(crate) fn socket(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{DOOR_SOCKET}", self.0.descriptor.as_raw_fd()))
     }
 }

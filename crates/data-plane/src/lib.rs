@@ -22,12 +22,17 @@
 //! **A link is one stream of bytes** (mostly ssh's), with streams in both directions in it (yamux). Tables go down and reports
 //! come up; whoever didn't make it can't steer who did. What is silent for 15 s is dead.
 //!
+//! **Ambassadors hand in sockets.** In a container network a service's name leads to a process that does nothing but listen
+//! there; its listening socket comes in through a socket of its own (`door`), and is served like a listener of the table.
+//!
 //! **What is broken off isn't passed on as an end**: a reset at one end is one at the other, except behind an end that was already
 //! sent the other way over a link, where the multiplexer can't say so.
 
 pub mod client;
 
+mod ambassador;
 mod control;
+mod door;
 mod folder;
 mod forward;
 mod lines;
@@ -37,6 +42,8 @@ mod tables;
 mod task;
 mod tunnels;
 mod ways;
+
+pub use ambassador::{Ambassador, AmbassadorError};
 
 use folder::Folder;
 use plane::Plane;
@@ -118,6 +125,7 @@ pub fn run(options: Options) -> Result<(), PlaneError> {
     runtime.shutdown_timeout(END);
     // Whoever finds no socket knows at once that nobody is there; the next life doesn't mind one that is left.
     let _ = std::fs::remove_file(folder.socket());
+    let _ = std::fs::remove_file(folder.door_socket());
     ended.map_err(|source| PlaneError::Socket { path, source })
 }
 
@@ -128,12 +136,15 @@ async fn serve(node: String, build: String, folder: Arc<Folder>) -> io::Result<(
         None
     });
     let listener = control::bind(&folder)?;
+    let door = door::bind(&folder)?;
     let (ready, served) = oneshot::channel();
     let tables = tables::own(plane.clone(), folder, kept, requests, ready);
     let clients = async {
         // Whoever connects finds the last table served. An error is the end of the other side of this join.
         let _ = served.await;
-        control::accept(plane.clone(), listener).await;
+        let handed = door::receive(plane.clone(), door);
+        let accepted = control::accept(plane.clone(), listener);
+        tokio::join!(handed, accepted);
     };
     tokio::select! {
         () = tables => {}

@@ -26,6 +26,8 @@ pub(crate) struct Plane {
     pub(crate) table: watch::Sender<Arc<Table>>,
     /// What is listened for. Changed by [`crate::tables`].
     pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
+    /// Raised when listeners have become those of another table.
+    pub(crate) served: watch::Sender<u64>,
     /// Which ways worked. Changed by whoever takes one.
     pub(crate) memory: Mutex<Memory>,
     /// The links that stand. Changed by those who hold them.
@@ -69,6 +71,7 @@ impl Plane {
             build,
             table: watch::Sender::new(Arc::new(nothing)),
             listeners: Mutex::default(),
+            served: watch::Sender::default(),
             memory: Mutex::default(),
             links: Links::default(),
             tunnels: Tunnels::default(),

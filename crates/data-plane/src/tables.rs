@@ -1,12 +1,12 @@
 //! Serves tables: the one part that opens and closes listeners and starts and ends links.
 
 use crate::folder::Folder;
-use crate::forward::listener::{Listener, accept, bind};
+use crate::forward::listener::{Listener, Place, accept, bind};
 use crate::link::keep::keep;
 use crate::plane::{Plane, lock};
 use crate::task::Task;
 use crate::tunnels;
-use orchestrator::network::plane::{self, FORMAT, Table};
+use orchestrator::network::plane::{self, Backend, FORMAT, Table};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -40,6 +40,23 @@ struct Open {
     task: Option<Task>,
 }
 
+impl Open {
+    /// Whether its port is to be opened here, and isn't.
+    fn lacks(&self) -> bool {
+        self.task.is_none() && matches!(self.listener.place, Place::Address(_))
+    }
+}
+
+/// All that is listened for: the service, where, and who serves it.
+fn wanted(table: &Table) -> Vec<(&str, Place, &[Backend])> {
+    let listeners = table.listeners.iter();
+    let listeners =
+        listeners.map(|it| (it.service.as_str(), Place::Address(it.address), it.backends.as_slice()));
+    let doors = table.doors.iter();
+    let doors = doors.map(|it| (it.service.as_str(), Place::Door(it.port), it.backends.as_slice()));
+    listeners.chain(doors).collect()
+}
+
 /// Serves what is asked for until nobody can ask any more. Begins with `kept`, the last table of an earlier life.
 pub(crate) async fn own(
     plane: Arc<Plane>,
@@ -63,7 +80,7 @@ pub(crate) async fn own(
     // Nobody waits for it while the data plane ends.
     let _ = ready.send(());
     loop {
-        let closed = tables.listeners.iter().any(|open| open.task.is_none()) || tables.tunnel.lacks();
+        let closed = tables.listeners.iter().any(Open::lacks) || tables.tunnel.lacks();
         tokio::select! {
             request = requests.recv() => {
                 let Some(Request { table, answer }) = request else { return };
@@ -91,10 +108,12 @@ impl Tables {
         // Before anybody is sent through it.
         self.tunnel.serve(&self.plane, self.folder.tunnel(), &table).await;
         // First what is closed, so that another listener may have its address.
-        let stays = |open: &Open| {
-            let listener = &open.listener;
-            table.listeners.iter().any(|l| l.address == listener.address && l.service == listener.service)
+        let wanted = wanted(&table);
+        let is = |listener: &Listener, service: &str, place: Place| {
+            listener.place == place && listener.service == service
         };
+        let stays =
+            |open: &Open| wanted.iter().any(|(service, place, _)| is(&open.listener, service, *place));
         let (mut old, gone): (Vec<Open>, Vec<Open>) = self.listeners.drain(..).partition(stays);
         for open in gone {
             if let Some(task) = open.task {
@@ -102,20 +121,21 @@ impl Tables {
             }
         }
         self.plane.table.send_replace(table.clone());
-        for given in &table.listeners {
-            let kept = old
-                .iter()
-                .position(|o| o.listener.address == given.address && o.listener.service == given.service);
-            match kept {
+        for (service, place, backends) in &wanted {
+            match old.iter().position(|open| is(&open.listener, service, *place)) {
                 Some(at) => {
                     let open = old.swap_remove(at);
-                    open.listener.update(&given.backends, &table);
+                    open.listener.update(backends, &table);
                     self.listeners.push(open);
                 }
-                None => self.listeners.push(Open { listener: Listener::new(given, &table), task: None }),
+                None => {
+                    let listener = Listener::new(service, *place, backends, &table);
+                    self.listeners.push(Open { listener, task: None });
+                }
             }
         }
         *lock(&self.plane.listeners) = self.listeners.iter().map(|open| open.listener.clone()).collect();
+        self.plane.served.send_modify(|count| *count += 1);
         lock(&self.plane.memory).retain(|node, _| table.peers.contains_key(node));
         lock(&self.plane.others).retain(|node, _| table.peers.contains_key(node));
         self.open().await;
@@ -155,17 +175,18 @@ impl Tables {
         let mut news = false;
         for at in 0..self.listeners.len() {
             let taken = self.taken_before(at);
-            let Some(open) = self.listeners.get_mut(at).filter(|open| open.task.is_none()) else { continue };
+            let Some(open) = self.listeners.get_mut(at).filter(|open| open.lacks()) else { continue };
             let listener = open.listener.clone();
+            let Place::Address(address) = listener.place else { continue };
             let error = match taken {
                 true => Some("listed twice in the table".to_owned()),
-                false => match bind(listener.address) {
+                false => match bind(address) {
                     Ok(socket) => {
-                        let task = Task::spawn(accept(self.plane.clone(), listener.clone(), socket));
+                        let task = Task::spawn(accept(self.plane.clone(), listener.clone(), socket, None));
                         open.task = Some(task);
                         None
                     }
-                    Err(error) => Some(cannot(listener.address, error).await),
+                    Err(error) => Some(cannot(address, error).await),
                 },
             };
             news |= listener.set_error(error);
@@ -177,8 +198,8 @@ impl Tables {
 
     /// Whether a listener before this one has its address.
     fn taken_before(&self, at: usize) -> bool {
-        let address = self.listeners.get(at).map(|open| open.listener.address);
-        self.listeners.iter().take(at).any(|open| Some(open.listener.address) == address)
+        let place = self.listeners.get(at).map(|open| open.listener.place);
+        self.listeners.iter().take(at).any(|open| Some(open.listener.place) == place)
     }
 
     /// Starts the links of the table that aren't kept yet, and ends the others.

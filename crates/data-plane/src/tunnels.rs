@@ -4,7 +4,7 @@ use crate::plane::{Plane, lock};
 use crate::task::Task;
 use crate::ways::export;
 use crate::ways::hello::Hello;
-use orchestrator::network::plane::{Table, Tunnel, TunnelReport, TunnelState, Way};
+use orchestrator::network::plane::{InterfaceReport, Table, Tunnel, TunnelReport, TunnelState, Way};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tunnel::{Config, Engine, Options, Peer, Stream};
+use tunnel::{Config, Engine, Interface, Options, Peer, Stream};
 
 /// Streams from all other nodes that are open at the same time.
 const STREAMS: usize = 4096;
@@ -138,6 +138,7 @@ fn config(node: &str, tunnel: &Tunnel) -> Result<Config, String> {
         let peer = Peer {
             public_key: peer.public_key.clone(),
             address: peer.address,
+            interface: peer.interface,
             candidates: peer.candidates.clone(),
         };
         (name.clone(), peer)
@@ -148,6 +149,11 @@ fn config(node: &str, tunnel: &Tunnel) -> Result<Config, String> {
         probe_key: key(&tunnel.probe_key).ok_or("the probe key isn't 64 hexadecimal digits")?,
         key_epoch: tunnel.key_epoch,
         hub: tunnel.hub.clone(),
+        interface: tunnel.interface.as_ref().map(|interface| Interface {
+            name: interface.name.clone(),
+            address: interface.address,
+            prefix: interface.prefix,
+        }),
         peers: peers.collect(),
     })
 }
@@ -238,6 +244,11 @@ async fn look(plane: &Plane, engine: &Engine, seen: &mut Seen) {
         port: told.port,
         addresses: told.addresses,
         seen_as: told.seen_as,
+        interface: told.interface.map(|interface| InterfaceReport {
+            name: interface.name,
+            address: interface.address.to_string(),
+            error: interface.error,
+        }),
         tunnels: tunnels.collect(),
     };
     let before = lock(&plane.tunnels.report).replace(report.clone());

@@ -2,9 +2,11 @@
 
 mod bridge;
 mod service;
+mod speed;
 
 pub use bridge::{BridgeError, bridge};
 pub use service::{Connected, ServiceStream};
+pub use speed::Speed;
 
 use crate::folder::Folder;
 use crate::lines::LONGEST;
@@ -131,8 +133,9 @@ impl Client {
         port: Option<u16>,
     ) -> Result<Connected, ClientError> {
         match self.ask(&Tell::Connect { service: service.to_owned(), port }).await? {
-            Told::Done { instance, way } => Ok(Connected {
+            Told::Done { instance, node, way } => Ok(Connected {
                 instance: instance.unwrap_or_default(),
+                node,
                 way,
                 stream: ServiceStream::new(self.stream, self.read),
             }),

@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 pub struct Connected {
     /// The instance that took it.
     pub instance: String,
+    /// Its node; `None` where the data plane is of a release that doesn't say so.
+    pub node: Option<String>,
     /// The way to its node; `None` if it is on this one.
     pub way: Option<Way>,
     /// The connection.

@@ -1,13 +1,19 @@
 //! One client: what it says, one line at a time, and what it is answered.
 
+use crate::forward::copy::both_ways;
 use crate::forward::listener::Listener;
 use crate::lines::{self, LONGEST, LineError};
 use crate::link::Side;
 use crate::link::hold::hold;
 use crate::plane::{Plane, Reporting, lock};
-use orchestrator::network::plane::{Tell, Told, Way};
+use crate::ways;
+use crate::ways::export::DISCARD;
+use crate::ways::stream::Reset as _;
+use orchestrator::network::plane::{Backend, Tell, Told, Way};
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader, BufWriter};
 use tokio::net::UnixStream;
@@ -22,6 +28,9 @@ const READS: Duration = Duration::from_secs(10);
 const BUFFER: usize = 64 * 1024;
 
 type Client = BufReader<UnixStream>;
+
+/// The answer where nothing need be said.
+const DONE: Told = Told::Done { instance: None, node: None, way: None };
 
 /// Serves one client until it or the data plane ends.
 pub(crate) async fn serve(plane: Arc<Plane>, stream: UnixStream, permit: OwnedSemaphorePermit) {
@@ -52,9 +61,10 @@ pub(crate) async fn serve(plane: Arc<Plane>, stream: UnixStream, permit: OwnedSe
             Tell::Watch => return watch(&plane, client).await,
             Tell::Link { from } => return link(&plane, client, from, permit).await,
             Tell::Connect { service, port } => return connect(&plane, client, service, port, permit).await,
+            Tell::Discard { node } => return discard(&plane, client, node, permit).await,
             Tell::End => {
                 // Whoever said so may be gone already.
-                let _ = say(&mut client, Told::Done { instance: None, way: None }).await;
+                let _ = say(&mut client, DONE).await;
                 plane.end.cancel();
                 return;
             }
@@ -102,7 +112,7 @@ async fn link(plane: &Arc<Plane>, mut client: Client, from: String, permit: Owne
         let _ = say(&mut client, Told::Refused { why }).await;
         return;
     }
-    if say(&mut client, Told::Done { instance: None, way: None }).await.is_err() {
+    if say(&mut client, DONE).await.is_err() {
         return;
     }
     // Links don't keep clients out; a node has one, because a newer one takes the older one's place.
@@ -140,11 +150,45 @@ async fn connect(
             return;
         }
     };
-    let instance = Some(dialed.picked.backend.instance.clone());
+    let Backend { instance, node, .. } = &*dialed.picked.backend;
+    let (instance, node) = (Some(instance.clone()), Some(node.clone()));
     let way = dialed.way.clone();
-    if say(&mut client, Told::Done { instance, way }).await.is_ok() {
+    if say(&mut client, Told::Done { instance, node, way }).await.is_ok() {
         drop(permit);
-        counted.carry(client, dialed).await;
+        counted.carry(client, dialed, std::future::pending()).await;
+    }
+}
+
+/// Connects the client to where another node throws away what is sent.
+async fn discard(plane: &Arc<Plane>, mut client: Client, node: String, permit: OwnedSemaphorePermit) {
+    let table = plane.table();
+    // As if it were an instance that listens on loopback: only by ways that end at the data plane beside it.
+    let backend = Backend {
+        instance: node.clone(),
+        node: node.clone(),
+        export: DISCARD.to_owned(),
+        address: (Ipv4Addr::LOCALHOST, 0).into(),
+        weight: 1,
+        draining: false,
+    };
+    let dialed = match plane.connections.clone().try_acquire_owned() {
+        Ok(carried) => ways::dial(plane, &table, &backend).await.map(|dialed| (carried, dialed)),
+        Err(_) => Err("too many connections are open".to_owned()),
+    };
+    let (_carried, (mut stream, way)) = match dialed {
+        Ok(dialed) => dialed,
+        Err(why) => {
+            // The connection ends either way.
+            let _ = say(&mut client, Told::Refused { why }).await;
+            return;
+        }
+    };
+    if say(&mut client, Told::Done { instance: None, node: Some(node), way }).await.is_ok() {
+        drop(permit);
+        let uncounted = AtomicU64::default();
+        if both_ways(&mut client, &mut stream, &uncounted, &uncounted).await.is_err() {
+            stream.reset();
+        }
     }
 }
 
@@ -154,6 +198,6 @@ fn find(plane: &Plane, service: &str, port: Option<u16>) -> Result<Arc<Listener>
     if of_service.peek().is_none() {
         return Err(format!("{service} isn't reached through {}", plane.node));
     }
-    let found = of_service.find(|listener| port.is_none_or(|port| listener.address.port() == port)).cloned();
+    let found = of_service.find(|listener| port.is_none_or(|port| listener.place.port() == port)).cloned();
     found.ok_or_else(|| format!("{service} has no port {}", port.unwrap_or_default()))
 }

@@ -5,7 +5,7 @@ use crate::forward::copy::both_ways;
 use crate::forward::dial::{Dialed, NoBackend, dial};
 use crate::plane::{Plane, lock};
 use crate::ways::stream::Reset;
-use orchestrator::network::plane::{self, Backend, ListenerReport, Table};
+use orchestrator::network::plane::{Backend, ListenerReport, Table};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,17 +14,37 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// After a failed accept, mostly for want of descriptors: others end meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Where a service is listened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At an address of this machine.
+    Address(SocketAddr),
+    /// At that port of the service's name in container networks, by those who hand their sockets in.
+    Door(u16),
+}
+
+impl Place {
+    /// The port.
+    pub(crate) fn port(self) -> u16 {
+        match self {
+            Self::Address(address) => address.port(),
+            Self::Door(port) => port,
+        }
+    }
+}
+
 /// A listener of the table: its backends and what became of its connections.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) service: String,
-    pub(crate) address: SocketAddr,
+    pub(crate) place: Place,
     pub(crate) serving: Mutex<Serving>,
     /// Raised by each table.
     pub(crate) tables: watch::Sender<u64>,
@@ -44,10 +64,10 @@ pub(crate) struct Serving {
 }
 
 impl Listener {
-    pub(crate) fn new(given: &plane::Listener, table: &Arc<Table>) -> Arc<Self> {
+    pub(crate) fn new(service: &str, place: Place, backends: &[Backend], table: &Arc<Table>) -> Arc<Self> {
         let listener = Self {
-            service: given.service.clone(),
-            address: given.address,
+            service: service.to_owned(),
+            place,
             serving: Mutex::default(),
             tables: watch::Sender::new(0),
             error: Mutex::default(),
@@ -57,8 +77,13 @@ impl Listener {
             sent: AtomicU64::default(),
             received: AtomicU64::default(),
         };
-        listener.update(&given.backends, table);
+        listener.update(backends, table);
         Arc::new(listener)
+    }
+
+    /// Whether it is what ambassadors of that service listen for at that port.
+    pub(crate) fn is_door(&self, service: &str, port: u16) -> bool {
+        self.place == Place::Door(port) && self.service == service
     }
 
     /// Takes the backends of a new table. Connections that are open stay with theirs, also when it isn't among them.
@@ -81,7 +106,10 @@ impl Listener {
     pub(crate) fn report(&self) -> ListenerReport {
         ListenerReport {
             service: self.service.clone(),
-            address: self.address.to_string(),
+            address: match self.place {
+                Place::Address(address) => address.to_string(),
+                Place::Door(port) => format!("{}:{port}", self.service),
+            },
             error: lock(&self.error).clone(),
             open: self.open.load(Relaxed),
             accepted: self.accepted.load(Relaxed),
@@ -122,11 +150,21 @@ impl Counted {
         dialed
     }
 
-    /// Carries until both ends are done.
-    pub(crate) async fn carry(&self, mut near: impl AsyncRead + AsyncWrite + Unpin + Reset, dialed: Dialed) {
+    /// Carries until both ends are done, or the near one is known to be gone.
+    pub(crate) async fn carry(
+        &self,
+        mut near: impl AsyncRead + AsyncWrite + Unpin + Reset,
+        dialed: Dialed,
+        gone: impl Future<Output = ()>,
+    ) {
         let Dialed { mut stream, picked: _picked, .. } = dialed;
         let (sent, received) = (&self.listener.sent, &self.listener.received);
-        if both_ways(&mut near, &mut stream, sent, received).await.is_err() {
+        let carried = tokio::select! {
+            biased;
+            carried = both_ways(&mut near, &mut stream, sent, received) => carried,
+            () = gone => Err(io::ErrorKind::ConnectionAborted.into()),
+        };
+        if carried.is_err() {
             // What one end sees as broken must not look to the other as if it were complete.
             near.reset();
             stream.reset();
@@ -154,8 +192,13 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts until it is dropped.
-pub(crate) async fn accept(plane: Arc<Plane>, listener: Arc<Listener>, socket: TcpListener) {
+/// Accepts until it is dropped. What was accepted goes on then, unless it comes through what is `gone`.
+pub(crate) async fn accept(
+    plane: Arc<Plane>,
+    listener: Arc<Listener>,
+    socket: TcpListener,
+    gone: Option<CancellationToken>,
+) {
     loop {
         let stream = match socket.accept().await {
             Ok((stream, _)) => stream,
@@ -166,21 +209,32 @@ pub(crate) async fn accept(plane: Arc<Plane>, listener: Arc<Listener>, socket: T
             }
         };
         let Ok(permit) = plane.connections.clone().acquire_owned().await else { return };
-        let (plane, listener) = (plane.clone(), listener.clone());
+        let (plane, listener, gone) = (plane.clone(), listener.clone(), gone.clone());
         // Owned by the runtime, limited by the permits: it goes on when its listener goes.
         tokio::spawn(async move {
-            serve(&plane, &listener, stream).await;
+            let gone = async {
+                match gone {
+                    Some(gone) => gone.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
+            serve(&plane, &listener, stream, gone).await;
             drop(permit);
         });
     }
 }
 
-async fn serve(plane: &Arc<Plane>, listener: &Arc<Listener>, stream: TcpStream) {
+async fn serve(
+    plane: &Arc<Plane>,
+    listener: &Arc<Listener>,
+    stream: TcpStream,
+    gone: impl Future<Output = ()>,
+) {
     let counted = listener.count(plane);
     // Fails only on a connection that is over.
     let _ = stream.set_nodelay(true);
     match counted.dial().await {
-        Ok(dialed) => counted.carry(stream, dialed).await,
+        Ok(dialed) => counted.carry(stream, dialed, gone).await,
         Err(error) => {
             tracing::debug!(service = listener.service, %error, "a connection was refused");
             stream.reset();

@@ -10,8 +10,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
+
+/// An export that every node has: what is sent there is thrown away and counted. Those of instances have a colon.
+pub(crate) const DISCARD: &str = "discard";
+
+/// How much is thrown away at once.
+const BLOCK: usize = 64 * 1024;
+
+/// How long it is taken at most.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long a relay may take to reach the node: less than who asked waits.
 const RELAY: Duration = Duration::from_millis(2500);
@@ -25,6 +34,10 @@ where
         let _ = hello::write(&mut stream, &Answer::way("too many connections")).await;
         return;
     };
+    if export == DISCARD && node == plane.node {
+        discard(stream).await;
+        return;
+    }
     let (answer, far) = match open(&plane, node, export).await {
         Ok(far) => (Answer::Ok, Some(far)),
         Err(answer) => (answer, None),
@@ -32,7 +45,7 @@ where
     let told = hello::write(&mut stream, &answer).await;
     let Some(mut far) = far else {
         // Shut down, or the answer would be lost with the stream.
-        let _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+        let _ = stream.shutdown().await;
         return;
     };
     let uncounted = AtomicU64::default();
@@ -40,6 +53,25 @@ where
         stream.reset();
         far.reset();
     }
+}
+
+/// Throws away what comes, and says how much it was.
+async fn discard(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let counted = async {
+        hello::write(&mut stream, &Answer::Ok).await?;
+        let (mut bytes, mut block) = (0_u64, vec![0; BLOCK]);
+        loop {
+            let count = stream.read(&mut block).await?;
+            if count == 0 {
+                break;
+            }
+            bytes = bytes.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        }
+        stream.write_all(format!("{bytes}\n").as_bytes()).await?;
+        stream.shutdown().await
+    };
+    // Who sends sees that no number comes.
+    let _ = timeout(LONGEST, counted).await;
 }
 
 async fn open(plane: &Plane, node: String, export: String) -> Result<Stream, Answer> {

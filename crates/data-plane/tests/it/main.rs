@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests count as production code otherwise")]
 
 mod control;
+mod doors;
 mod links;
 mod serving;
 mod support;

@@ -21,6 +21,7 @@ fn tunnel(number: u8) -> Tunnel {
         probe_key: "5a".repeat(32),
         key_epoch: 0,
         hub: None,
+        interface: None,
         peers: BTreeMap::new(),
     }
 }
@@ -38,7 +39,8 @@ impl Pair {
             assert_ne!(end.port, 0);
             let candidates = vec![SocketAddr::from(([127, 0, 0, 1], end.port))];
             let address = tunnel(u8::try_from(other).unwrap() + 1).address;
-            let peer_end = TunnelPeer { public_key: end.public_key.clone(), address, candidates };
+            let peer_end =
+                TunnelPeer { public_key: end.public_key.clone(), address, interface: None, candidates };
             let tunnel = tables[own].tunnel.as_mut().unwrap();
             tunnel.peers.insert(node.to_owned(), peer_end);
             tables[own].version = 2;

@@ -241,3 +241,17 @@ fn hundreds_of_connections_share_a_link() {
     pair.near.until("the end of all", |report| report.listeners[0].open == 0);
     assert_eq!(there_and_back(pair.address, 1000), "web-1");
 }
+
+#[test]
+fn a_way_is_measured_by_what_the_other_end_has_got() {
+    let instance = Instance::start("web-1");
+    // Straight to an instance nobody measures: the next way is.
+    let pair =
+        Pair::start(&instance, on_network(&instance, instance.address.port()), &[lan(own()), Way::Link]);
+    let measured = smol::block_on(pair.near.client().measure("far", Duration::from_millis(200))).unwrap();
+    assert_eq!(measured.way, Some(Way::Link));
+    assert!(measured.bytes > 1 << 20 && measured.took >= Duration::from_millis(200), "{measured:?}");
+    let error = smol::block_on(pair.near.client().measure("nowhere", Duration::from_millis(200)));
+    assert!(error.is_err_and(|error| error.to_string().contains("no way to nowhere is known")));
+    drop(pair.far);
+}
