@@ -261,11 +261,15 @@ fn started(depot: &Depot, name: &str, version: &Version) -> Result<Installed, Pa
     let manifest = read_installed(&folder)?;
     let start = [manifest::START.to_owned()];
     let command = Some(&manifest.service.command[..]).filter(|command| !command.is_empty()).unwrap_or(&start);
+    let ending = [manifest::STOP.to_owned()];
+    let script = Some(&ending[..]).filter(|_| has(&manifest, manifest::STOP)).unwrap_or_default();
+    let stop = Some(&manifest.service.stop[..]).filter(|stop| !stop.is_empty()).unwrap_or(script);
     let working = manifest.service.working_dir.as_ref().map_or(folder.clone(), |path| folder.join(path));
     let mut env: Vec<(String, String)> = vec![
         ("HARNESS_PACKAGE".into(), manifest.name.clone()),
         ("HARNESS_PACKAGE_VERSION".into(), version.to_string()),
     ];
     env.extend(manifest.service.env.iter().map(|(name, value)| (name.clone(), value.clone())));
-    Ok(Installed { argv: argv(&folder, command), folder: working, env })
+    let stop = argv(&folder, stop);
+    Ok(Installed { argv: argv(&folder, command), stop, folder: working, env })
 }

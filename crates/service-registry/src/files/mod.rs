@@ -17,15 +17,20 @@
 //! is made of it there. A file that changes while it is read is read anew; a chunk that is damaged there is asked for again.
 //!
 //! **Nothing is half there.** New files are written beside their places, all of them, before the first is renamed. What has
-//! come of a transfer that broke off stays in its pack, and the next one goes on from it.
+//! come of a transfer that broke off stays in its pack, and the next one goes on from it. A package comes into a folder that is
+//! nobody's yet, so there it is written to its place at once, and compared as a whole before it is installed.
 //!
 //! Both ends are the same program, so that how it cuts is no part of a format. [`scan()`] and [`Receiver`] block.
 
+mod beside;
 pub mod chunk;
+mod old;
 mod pack;
+mod packed;
 mod push;
 mod receive;
 mod scan;
+mod staged;
 mod wire;
 
 pub use push::{PushError, Pushed, push, push_scanned};

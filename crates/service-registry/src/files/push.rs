@@ -1,5 +1,6 @@
 //! The near side: what is missing there is read, packed and sent.
 
+use super::packed::{Packed, Packer};
 use super::wire::{Opened, PUT};
 use super::{Received, Scan, ScanError, Source, scan};
 use crate::client::{Client, ClientError};
@@ -14,8 +15,6 @@ const LOOK: Duration = Duration::from_secs(600);
 const TRIES: u32 = 3;
 /// Bytes that are read and packed at a time, before they are.
 const BATCH: usize = 1 << 20;
-/// zstd's level: fast.
-const LEVEL: i32 = 3;
 
 /// Why files didn't get there.
 #[derive(Debug, thiserror::Error)]
@@ -144,21 +143,20 @@ fn batches(found: &Scan, missing: &[u32]) -> Vec<Vec<u32>> {
     all
 }
 
-type Packed = Result<(Vec<u8>, u64), ScanError>;
+type Batch = Result<(Vec<u8>, u64), ScanError>;
 
 /// Begins to read and pack chunks: what goes over the wire, and how many bytes that stands for.
-fn pack(found: &Arc<Scan>, batch: Vec<u32>) -> impl Future<Output = Packed> + Send + use<> {
+fn pack(found: &Arc<Scan>, batch: Vec<u32>) -> impl Future<Output = Batch> + Send + use<> {
     let found = Arc::clone(found);
     blocking::unblock(move || {
-        let (mut bytes, mut of) = (Vec::with_capacity(BATCH), 0);
+        let (mut bytes, mut of) = (Vec::with_capacity(BATCH + BATCH / 4), 0);
+        let mut packer = Packer::new(&found);
         for index in batch {
-            let chunk = found.chunk(index)?;
-            let packed = zstd::bulk::compress(&chunk, LEVEL).ok().filter(|packed| packed.len() < chunk.len());
-            let payload = packed.as_deref().unwrap_or(&chunk);
+            let Packed { payload, size } = packer.pack(index)?;
             bytes.extend(index.to_be_bytes());
             bytes.extend(u32::try_from(payload.len()).unwrap_or_default().to_be_bytes());
-            bytes.extend(payload);
-            of += u64::try_from(chunk.len()).unwrap_or_default();
+            bytes.extend_from_slice(&payload);
+            of += u64::try_from(size).unwrap_or_default();
         }
         Ok((bytes, of))
     })

@@ -4,15 +4,20 @@ use super::super::package::hash::Digest;
 use super::super::package::name;
 use super::Source;
 use super::chunk;
+use super::packed::Kept;
 use super::wire::{Chunk, Copy, Entry, Kind, PackagePlace, PutParams, refused};
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Entries that travel together, at most.
 const ENTRIES: usize = 100_000;
+/// Files that are read at once, at most.
+const WORKERS: usize = 8;
 /// Permission bits that are kept.
 const MODE: u32 = 0o777;
 
@@ -62,6 +67,8 @@ pub struct Scan {
     files: Vec<PathBuf>,
     /// For each chunk a file and where it begins there.
     places: Vec<(usize, u64)>,
+    /// Chunks as they were packed, where they go to several machines.
+    pub(super) kept: Option<Arc<Kept>>,
 }
 
 /// Reads files and folders: every file is cut and hashed.
@@ -72,18 +79,24 @@ pub struct Scan {
 pub fn scan(owner: &str, sources: &[Source]) -> Result<Scan, ScanError> {
     let params = PutParams { owner: owner.to_owned(), copies: Vec::new(), chunks: Vec::new(), package: None };
     let mut scanner = Scanner {
-        scan: Scan { params, bytes: 0, files: Vec::new(), places: Vec::new() },
-        known: HashMap::new(),
+        scan: Scan { params, bytes: 0, files: Vec::new(), places: Vec::new(), kept: None },
+        entries: Vec::new(),
         count: 0,
     };
     for Source { source, destination } in sources {
         let copy = scanner.copy(source, destination)?;
         scanner.scan.params.copies.push(copy);
     }
-    Ok(scanner.scan)
+    scanner.cut()
 }
 
 impl Scan {
+    /// The same for several machines: what was read and packed for one of them is kept for a while for the others.
+    pub fn for_several(mut self) -> Self {
+        self.kept = Some(Arc::default());
+        self
+    }
+
     /// The same as a package that is to be installed.
     pub fn with_package(&self, package: PackagePlace) -> Self {
         let mut scan = self.clone();
@@ -131,7 +144,8 @@ fn open(path: &Path) -> Result<File, ScanError> {
 
 struct Scanner {
     scan: Scan,
-    known: HashMap<Digest, u32>,
+    /// Which entry each file is: of which copy, and which of it.
+    entries: Vec<(usize, usize)>,
     count: usize,
 }
 
@@ -157,7 +171,7 @@ impl Scanner {
         };
         let name = name.and_then(|name| name.to_str()).unwrap_or_default();
         name::path(name.as_bytes()).map_err(|problem| refuse(source, problem.to_string()))?;
-        let kind = self.file(source, &found)?;
+        let kind = self.file(source, &found, 0);
         Ok(Copy { folder: folder.to_owned(), entries: vec![Entry { path: name.into(), kind }] })
     }
 
@@ -184,7 +198,7 @@ impl Scanner {
             } else if found.is_symlink() {
                 link(&here, &there)?
             } else if found.is_file() {
-                self.file(&here, &found)?
+                self.file(&here, &found, entries.len())
             } else {
                 return Err(refuse(&here, "it is a device, a pipe or a socket: keep it out of the folder"));
             };
@@ -193,25 +207,83 @@ impl Scanner {
         Ok(())
     }
 
-    fn file(&mut self, path: &Path, found: &Metadata) -> Result<Kind, ScanError> {
-        let file = self.scan.files.len();
+    /// Notes a file, which will be the copy's entry of that number. It is read when all are known.
+    fn file(&mut self, path: &Path, found: &Metadata, entry: usize) -> Kind {
         self.scan.files.push(path.to_owned());
-        let (mut chunks, mut opened) = (Vec::new(), open(path)?);
-        let read = chunk::chunks(&mut opened, &mut |digest, offset, bytes| {
-            let next = u32::try_from(self.scan.params.chunks.len()).map_err(io::Error::other)?;
-            let index = *self.known.entry(digest).or_insert(next);
-            if index == next {
-                let size = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-                self.scan.params.chunks.push(Chunk(digest, size));
-                self.scan.places.push((file, offset));
-            }
-            self.scan.bytes += u64::try_from(bytes.len()).unwrap_or_default();
-            chunks.push(index);
-            Ok(())
-        });
-        read.map_err(unreadable(path))?;
-        Ok(Kind::File { mode: mode(found), chunks })
+        self.entries.push((self.scan.params.copies.len(), entry));
+        Kind::File { mode: mode(found), chunks: Vec::new() }
     }
+
+    /// Cuts all files, and numbers their chunks in the order of the files.
+    fn cut(mut self) -> Result<Scan, ScanError> {
+        let scan = &mut self.scan;
+        let mut known: HashMap<Digest, u32> = HashMap::new();
+        for (file, (cuts, (copy, entry))) in cut_files(&scan.files).into_iter().zip(self.entries).enumerate()
+        {
+            let mut numbers = Vec::new();
+            for Cut { digest, offset, size } in cuts? {
+                let next = u32::try_from(scan.params.chunks.len()).unwrap_or(u32::MAX);
+                let index = *known.entry(digest).or_insert(next);
+                if index == next {
+                    scan.params.chunks.push(Chunk(digest, size));
+                    scan.places.push((file, offset));
+                }
+                scan.bytes += u64::from(size);
+                numbers.push(index);
+            }
+            let entry = scan.params.copies.get_mut(copy).and_then(|copy| copy.entries.get_mut(entry));
+            if let Some(Entry { kind: Kind::File { chunks, .. }, .. }) = entry {
+                *chunks = numbers;
+            }
+        }
+        Ok(self.scan)
+    }
+}
+
+/// A chunk of a file.
+struct Cut {
+    digest: Digest,
+    offset: u64,
+    size: u32,
+}
+
+/// The chunks of each file. As many files are read at once as there are processors.
+fn cut_files(files: &[PathBuf]) -> Vec<Result<Vec<Cut>, ScanError>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = files.get(at) else { return done };
+            done.push((at, cut_file(path)));
+        }
+    };
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let more = processors.min(WORKERS).min(files.len()).saturating_sub(1);
+    let mut done = std::thread::scope(|scope| {
+        let others: Vec<_> = (0..more).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        for other in others {
+            match other.join() {
+                Ok(more) => done.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    });
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, cuts)| cuts).collect()
+}
+
+fn cut_file(path: &Path) -> Result<Vec<Cut>, ScanError> {
+    let (mut cuts, mut opened) = (Vec::new(), open(path)?);
+    let read = chunk::chunks(&mut opened, &mut |digest, offset, bytes| {
+        let size = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        cuts.push(Cut { digest, offset, size });
+        Ok(())
+    });
+    read.map_err(unreadable(path))?;
+    Ok(cuts)
 }
 
 fn link(here: &Path, there: &str) -> Result<Kind, ScanError> {

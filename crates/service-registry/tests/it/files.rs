@@ -1,6 +1,6 @@
 //! Files that travel: from one folder to another, with everything that may be wrong on the way.
 
-use service_registry::files::{Places, Received, Receiver, Scan, ScanError, Source, scan};
+use service_registry::files::{PackagePlace, Places, Received, Receiver, Scan, ScanError, Source, scan};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -234,4 +234,71 @@ fn what_has_no_place_is_refused_and_nothing_is_changed() {
     }
     let mut receiver = pair.begin(&found);
     assert!(receiver.take(&[0xff; 8]).is_err(), "not what is missing");
+}
+
+/// The same as a package: it comes into a folder of its own, which nobody else looks into.
+fn packaged(pair: &Pair) -> Scan {
+    let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".parse().unwrap();
+    let place = PackagePlace { name: "web".into(), sha256, prefix: None };
+    pair.scan(&[("conf", ".")]).for_several().with_package(place)
+}
+
+#[test]
+fn a_package_is_written_in_its_place_and_gone_on_with_there() {
+    let pair = Pair::new();
+    fs::write(pair.here("conf/big"), noise(4_000_000, 5)).unwrap();
+    // The same content twice, and again as a part of another.
+    fs::write(pair.here("conf/sub/copy"), noise(4_000_000, 5)).unwrap();
+    fs::write(pair.here("conf/sub/more"), [noise(4_000_000, 5), noise(500_000, 6)].concat()).unwrap();
+    fs::write(pair.here("conf/empty"), "").unwrap();
+    fs::set_permissions(pair.here("conf/big"), Permissions::from_mode(0o755)).unwrap();
+    symlink("sub/more", pair.here("conf/link")).unwrap();
+    let found = packaged(&pair);
+    let mut receiver = pair.begin(&found);
+    let missing = receiver.missing().to_vec();
+    let bytes = stream(&found, &missing);
+    receiver.take(&bytes[..bytes.len() / 2]).unwrap();
+    assert!(receiver.finish().unwrap_err().to_string().ends_with("chunks came"));
+    let left = pair.begin(&found).missing().len();
+    assert!((missing.len() / 3..=2 * missing.len() / 3).contains(&left), "{left} of {}", missing.len());
+    // What had come rots: it is asked for again, unless it is whole in another place.
+    let mut kept = fs::read(pair.there("big")).unwrap();
+    kept[1_000_000] ^= 1;
+    fs::write(pair.there("big"), &kept).unwrap();
+    assert_eq!(pair.begin(&found).missing().len(), left, "its other places have it");
+    for path in ["sub/copy", "sub/more"] {
+        fs::write(pair.there(path), &kept).unwrap();
+    }
+    let again = pair.begin(&found).missing().len();
+    assert_eq!(again, left + 1);
+    let mut receiver = pair.begin(&found);
+    for piece in stream(&found, receiver.missing()).chunks(10_007) {
+        receiver.take(piece).unwrap();
+    }
+    assert_eq!(receiver.finish().unwrap().removed, 0);
+    for path in ["big", "sub/copy", "sub/more", "empty"] {
+        let here = fs::read(pair.here("conf").join(path)).unwrap();
+        assert!(here == fs::read(pair.there(path)).unwrap(), "{path}");
+    }
+    assert_eq!(mode(&pair.there("big")), 0o755);
+    assert_eq!(fs::read_link(pair.there("link")).unwrap(), Path::new("sub/more"));
+    assert!(pair.begin(&found).missing().is_empty());
+    assert!(!pair.folder.path().join("state").exists(), "it needs no pack");
+
+    // From another version that is there; what stands in the way is of no use.
+    let base = pair.folder.path().join("base");
+    fs::rename(pair.there(""), &base).unwrap();
+    fs::create_dir_all(pair.there("big")).unwrap();
+    let places = Places { bases: vec![base.clone()], ..pair.places() };
+    let receiver = Receiver::begin(found.params.clone(), &places).unwrap();
+    assert!(receiver.missing().is_empty());
+    receiver.finish().unwrap();
+    assert!(fs::read(pair.there("sub/more")).unwrap() == fs::read(pair.here("conf/sub/more")).unwrap());
+    // One that rots between the look and the copy is noticed.
+    fs::remove_dir_all(pair.there("")).unwrap();
+    let receiver = Receiver::begin(found.params.clone(), &places).unwrap();
+    for path in ["big", "sub/copy", "sub/more"] {
+        fs::write(base.join(path), noise(4_500_000, 9)).unwrap();
+    }
+    assert!(receiver.finish().unwrap_err().is_passing());
 }

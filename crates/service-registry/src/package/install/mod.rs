@@ -168,6 +168,14 @@ impl Depot {
         self.own(name).join(format!("{INCOMING}{}", digest.get(..16).unwrap_or_default()))
     }
 
+    /// What has come of a package, whole or not.
+    pub fn incoming(&self, name: &str) -> Vec<PathBuf> {
+        let own = self.own(name);
+        // None of them is an error: there may be none.
+        let names = names(&own).unwrap_or_default().into_iter();
+        names.filter(|name| name.starts_with(INCOMING)).map(|name| own.join(name)).collect()
+    }
+
     fn own(&self, name: &str) -> PathBuf {
         self.root.join(OWN).join(name)
     }

@@ -1,0 +1,288 @@
+//! Files whose places others use: what comes waits in a pack, is written beside its place and renamed.
+
+use super::super::package::hash::Digest;
+use super::old::Old;
+use super::pack::Pack;
+use super::receive::{Places, ReceiveError, Received, below, entries, failed, make, set_mode};
+use super::wire::{Chunk, Copy, Entry, Kind, PutParams};
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashSet};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What was put for an owner.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Record {
+    /// Files and links, by their absolute paths.
+    files: BTreeSet<PathBuf>,
+    /// Folders that were made for them.
+    folders: BTreeSet<PathBuf>,
+    /// What was being written when this was written.
+    beside: BTreeSet<PathBuf>,
+}
+
+/// A transfer to places that are in use.
+#[derive(Debug)]
+pub(super) struct Beside {
+    params: Arc<PutParams>,
+    files: PathBuf,
+    own: PathBuf,
+    record: Record,
+    pack: Pack,
+    old: Old,
+    unchanged: HashSet<PathBuf>,
+}
+
+impl Beside {
+    /// Looks at what is here; and the chunks that are missing.
+    pub(super) fn begin(params: Arc<PutParams>, places: &Places) -> Result<(Self, Vec<u32>), ReceiveError> {
+        let state = &places.state;
+        make(state, 0o700).map_err(failed("make", state))?;
+        let own = state.join(&params.owner);
+        let record: Record = match fs::read(own.with_extension("json")) {
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
+            Err(_) => Record::default(),
+        };
+        // What a killed daemon was writing.
+        for beside in &record.beside {
+            let _ = fs::remove_file(beside);
+        }
+        let packed = own.with_extension("pack");
+        let pack = Pack::open(&packed).map_err(failed("open", &packed))?;
+        let files = places.files.clone();
+        let (old, unchanged) = Default::default();
+        let mut beside = Self { params, files, own, record, pack, old, unchanged };
+        let missing = beside.look(&places.bases);
+        Ok((beside, missing))
+    }
+
+    /// What of the files is here already, and where; and what isn't. What can't be read is missing.
+    fn look(&mut self, bases: &[PathBuf]) -> Vec<u32> {
+        let wanted: HashSet<Digest> = self.params.chunks.iter().map(|chunk| chunk.0).collect();
+        let mut seen: HashSet<PathBuf> = HashSet::new();
+        for (path, entry) in entries(&self.params, &self.files) {
+            let Kind::File { chunks, .. } = &entry.kind else { continue };
+            let is: Option<Vec<Digest>> = self.old.cut(&path, &wanted);
+            let of = |at: &u32| self.params.chunks.get(usize::try_from(*at).ok()?).map(|chunk| chunk.0);
+            let should: Option<Vec<Digest>> = chunks.iter().map(of).collect();
+            if is.is_some() && is == should {
+                self.unchanged.insert(path.clone());
+            }
+            seen.insert(path);
+        }
+        for path in self.record.files.iter().filter(|path| !seen.contains(*path)) {
+            self.old.cut(path, &wanted);
+        }
+        bases.iter().for_each(|folder| self.old.cut_all(folder, &wanted));
+        let here = |chunk: &Chunk| self.old.has(&chunk.0) || self.pack.has(&chunk.0);
+        (0_u32..).zip(&self.params.chunks).filter(|(_, chunk)| !here(chunk)).map(|(index, _)| index).collect()
+    }
+
+    /// Keeps a chunk whose digest was compared.
+    pub(super) fn keep(&mut self, digest: Digest, bytes: &[u8]) -> Result<(), ReceiveError> {
+        self.pack.add(digest, bytes).map_err(|source| {
+            let path = self.own.with_extension("pack");
+            self.or_room(failed("write", &path)(source))
+        })
+    }
+
+    /// Brings everything to its place.
+    pub(super) fn finish(mut self) -> Result<Received, ReceiveError> {
+        let done = self.install();
+        for beside in std::mem::take(&mut self.record.beside) {
+            // Those that have got their names aren't there any more.
+            let _ = fs::remove_file(beside);
+        }
+        match done {
+            Ok(received) => {
+                self.note()?;
+                let packed = self.own.with_extension("pack");
+                fs::remove_file(&packed).map_err(failed("remove", &packed))?;
+                Ok(received)
+            }
+            Err(error) => {
+                let error = self.or_room(error);
+                // The disk may be full.
+                let _ = self.note();
+                Err(error)
+            }
+        }
+    }
+
+    /// A disk that is full is not kept full by what can't be used.
+    fn or_room(&self, error: ReceiveError) -> ReceiveError {
+        if error.is_full() {
+            let _ = fs::remove_file(self.own.with_extension("pack"));
+        }
+        error
+    }
+
+    fn install(&mut self) -> Result<Received, ReceiveError> {
+        let wanted: Vec<(PathBuf, Entry)> =
+            entries(&self.params, &self.files).map(|(path, entry)| (path, entry.clone())).collect();
+        self.folders(&wanted)?;
+        let mut moves = Vec::new();
+        for (number, (path, entry)) in wanted.iter().enumerate() {
+            match &entry.kind {
+                Kind::File { .. } if self.unchanged.contains(path) => {}
+                Kind::File { .. } | Kind::Link { .. } => {
+                    free(path)?;
+                    let folder = path.parent().unwrap_or(Path::new("/"));
+                    moves.push((folder.join(format!(".harness-{number}.new")), path.clone(), entry));
+                }
+                Kind::Folder { .. } => {}
+            }
+        }
+        // Written down before the first of them is made: whoever comes after a kill removes them.
+        let before = std::mem::take(&mut self.record.files);
+        let now: BTreeSet<PathBuf> = wanted
+            .iter()
+            .filter(|(_, entry)| !matches!(entry.kind, Kind::Folder { .. }))
+            .map(|(path, _)| path.clone())
+            .collect();
+        self.record.files = before.union(&now).cloned().collect();
+        self.record.beside = moves.iter().map(|(beside, ..)| beside.clone()).collect();
+        self.note()?;
+        for (beside, path, entry) in &moves {
+            self.write(beside, path, entry)?;
+        }
+        if !moves.is_empty() {
+            self.sync()?;
+        }
+        for (beside, path, _) in &moves {
+            fs::rename(beside, path).map_err(failed("replace", path))?;
+        }
+        let removed = self.remove(&before, &now);
+        self.record.files = now;
+        self.modes(&wanted)?;
+        let written = moves.len();
+        Ok(Received { written, unchanged: self.unchanged.len(), removed })
+    }
+
+    /// The folders, as long as they are written to with the right to do so.
+    fn folders(&mut self, wanted: &[(PathBuf, Entry)]) -> Result<(), ReceiveError> {
+        for Copy { folder, entries } in &self.params.copies {
+            let mut folder = below(&self.files, folder);
+            // One that is copied itself is made with its mode, below.
+            if entries.iter().any(|entry| entry.path == ".") && !folder.pop() {
+                continue;
+            }
+            make(&folder, 0o755).map_err(|error| self.or_room(failed("make", &folder)(error)))?;
+        }
+        for (path, entry) in wanted {
+            let Kind::Folder { mode } = &entry.kind else { continue };
+            match fs::symlink_metadata(path) {
+                Ok(there) if there.is_dir() => {
+                    if there.permissions().mode() & 0o700 != 0o700 {
+                        set_mode(path, mode | 0o700)?;
+                    }
+                    continue;
+                }
+                // The folder itself, not one in it, may be reached through a link.
+                Ok(_) if entry.path == "." && path.is_dir() => continue,
+                Ok(_) if self.record.files.remove(path) => {
+                    fs::remove_file(path).map_err(failed("remove", path))?;
+                }
+                Ok(_) => {
+                    return Err(ReceiveError::InTheWay { path: path.clone(), what: "it is no folder" });
+                }
+                Err(_) => {}
+            }
+            make(path, mode | 0o700).map_err(failed("make", path))?;
+            self.record.folders.insert(path.clone());
+        }
+        Ok(())
+    }
+
+    fn write(&self, beside: &Path, path: &Path, entry: &Entry) -> Result<(), ReceiveError> {
+        match &entry.kind {
+            Kind::Folder { .. } => Ok(()),
+            Kind::Link { says } => {
+                std::os::unix::fs::symlink(says, beside).map_err(failed("make the link", path))
+            }
+            Kind::File { mode, chunks } => {
+                let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+                let mut options = OpenOptions::new();
+                options.write(true).create_new(true).mode(0o600).custom_flags(flags);
+                let mut file = options.open(beside).map_err(failed("write", path))?;
+                for index in chunks {
+                    let bytes = self.chunk(*index, path)?;
+                    file.write_all(&bytes).map_err(failed("write", path))?;
+                }
+                file.set_permissions(Permissions::from_mode(*mode)).map_err(failed("set the mode of", path))
+            }
+        }
+    }
+
+    /// A chunk, hashed.
+    fn chunk(&self, index: u32, path: &Path) -> Result<Vec<u8>, ReceiveError> {
+        let at = usize::try_from(index).unwrap_or(usize::MAX);
+        let damaged = |path: &Path| ReceiveError::Damaged { path: path.to_owned() };
+        let Chunk(digest, _) = self.params.chunks.get(at).ok_or_else(|| damaged(path))?;
+        if let Ok(Some(bytes)) = self.pack.read(digest) {
+            return Ok(bytes);
+        }
+        self.old.read(digest).unwrap_or_else(|| Err(damaged(&self.own.with_extension("pack"))))
+    }
+
+    /// What was written is on disk before it gets its name.
+    fn sync(&self) -> Result<(), ReceiveError> {
+        for Copy { folder, .. } in &self.params.copies {
+            let folder = below(&self.files, folder);
+            let opened = File::open(&folder).map_err(failed("open", &folder))?;
+            rustix::fs::syncfs(&opened).map_err(failed("write", &folder))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what was put before and isn't wanted any more; how many files and links that were.
+    fn remove(&mut self, before: &BTreeSet<PathBuf>, now: &BTreeSet<PathBuf>) -> usize {
+        let gone = before.difference(now).filter(|path| fs::remove_file(path).is_ok()).count();
+        let wanted: HashSet<PathBuf> = entries(&self.params, &self.files)
+            .filter(|(_, entry)| matches!(entry.kind, Kind::Folder { .. }))
+            .map(|(path, _)| path)
+            .collect();
+        // Deeper ones first. One that isn't empty holds what somebody else made, and stays.
+        let folders = std::mem::take(&mut self.record.folders);
+        for folder in folders.into_iter().rev() {
+            if wanted.contains(&folder) || (fs::remove_dir(&folder).is_err() && folder.is_dir()) {
+                self.record.folders.insert(folder);
+            }
+        }
+        gone
+    }
+
+    /// The modes of what was there before, and of folders, deeper ones first.
+    fn modes(&self, wanted: &[(PathBuf, Entry)]) -> Result<(), ReceiveError> {
+        for (path, entry) in wanted.iter().rev() {
+            let mode = match &entry.kind {
+                Kind::File { mode, .. } if self.unchanged.contains(path) => mode,
+                // A folder that isn't ours keeps its mode.
+                Kind::Folder { mode } if self.record.folders.contains(path) => mode,
+                _ => continue,
+            };
+            set_mode(path, *mode)?;
+        }
+        Ok(())
+    }
+
+    fn note(&self) -> Result<(), ReceiveError> {
+        let (beside, path) = (self.own.with_extension("json.new"), self.own.with_extension("json"));
+        let text = serde_json::to_vec(&self.record).map_err(|error| failed("write", &path)(error))?;
+        fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path)).map_err(failed("write", &path))
+    }
+}
+
+/// Whether a file or link may get this name.
+fn free(path: &Path) -> Result<(), ReceiveError> {
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.is_dir() => {
+            Err(ReceiveError::InTheWay { path: path.to_owned(), what: "it is a folder" })
+        }
+        _ => Ok(()),
+    }
+}
