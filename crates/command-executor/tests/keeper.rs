@@ -404,6 +404,79 @@ fn one_that_cleans_up_is_given_the_time() {
     assert_eq!(bench.said(&spec, "stdout"), b"ready\nbye\n");
 }
 
+/// A service that says which signal ended it, and one line of its own without an end.
+const ENDS: &str =
+    "trap 'echo term; exit 5' TERM; trap 'echo hup; exit 6' HUP; echo ready; while :; do sleep 0.01; done";
+
+fn with_stop(script: &str) -> RunSpec {
+    let mut spec = sh("web-1", ENDS);
+    spec.stop = ["sh", "-c", script].map(OsString::from).to_vec();
+    spec.env.push(("GREETING".into(), "good bye".into()));
+    spec
+}
+
+#[test]
+fn a_stop_command_runs_before_the_signal_and_beside_the_service() {
+    let bench = Bench::new();
+    let spec = with_stop("echo $GREETING to $HARNESS_PID; kill -HUP $HARNESS_PID; echo done >&2");
+    let pid = bench.start(&spec);
+    until("ready", || !bench.log(&spec).is_empty());
+    bench.stop(&spec, Duration::from_secs(20));
+    assert_eq!(bench.exit(&spec), Exit::Code(6), "it ended before its signal");
+    let said = String::from_utf8(bench.said(&spec, "stdout")).unwrap();
+    assert!(said.contains(&format!("good bye to {pid}\n")) && said.ends_with("hup\n"), "{said}");
+    assert_eq!(bench.said(&spec, "stderr"), b"done\n");
+}
+
+#[test]
+fn the_signal_follows_a_stop_command_that_fails_or_takes_too_long() {
+    for (script, complaint) in [
+        ("exit 3", "harness: the stop command ended with 3; the signal follows\n"),
+        ("kill -KILL $$", "harness: the stop command was ended by signal 9; the signal follows\n"),
+        ("true", ""),
+        ("sleep 600", ""),
+    ] {
+        let bench = Bench::new();
+        let spec = with_stop(script);
+        bench.start(&spec);
+        until("ready", || !bench.log(&spec).is_empty());
+        let begun = Instant::now();
+        bench.stop(&spec, if script == "sleep 600" { Duration::from_secs(2) } else { PATIENCE });
+        assert_eq!(bench.exit(&spec), Exit::Code(5), "{script}");
+        assert_eq!(bench.said(&spec, "stdout"), b"ready\nterm\n", "{script}");
+        assert_eq!(String::from_utf8(bench.said(&spec, "stderr")).unwrap(), complaint, "{script}");
+        assert_eq!(begun.elapsed() >= Duration::from_secs(1), script == "sleep 600", "{script}");
+    }
+    let bench = Bench::new();
+    let mut spec = with_stop("");
+    spec.stop = vec!["/nowhere/stop".into()];
+    bench.start(&spec);
+    until("ready", || !bench.log(&spec).is_empty());
+    bench.stop(&spec, PATIENCE);
+    assert_eq!(bench.exit(&spec), Exit::Code(5));
+    let said = String::from_utf8(bench.said(&spec, "stderr")).unwrap();
+    assert!(said.contains("can't be started") && said.contains("/nowhere/stop"), "{said}");
+}
+
+#[test]
+fn a_kill_asks_no_stop_command_and_ends_one_that_runs() {
+    let bench = Bench::new();
+    let spec = with_stop("echo asked; sleep 600");
+    bench.start(&spec);
+    until("ready", || !bench.log(&spec).is_empty());
+    bench.stop(&spec, Duration::from_secs(600));
+    until("it is asked", || bench.said(&spec, "stdout") == b"ready\nasked\n");
+    bench.kill(&spec);
+    assert_eq!(bench.exit(&spec), Exit::Signal(9));
+    let bench = Bench::new();
+    let spec = with_stop("echo asked");
+    bench.start(&spec);
+    until("ready", || !bench.log(&spec).is_empty());
+    bench.kill(&spec);
+    assert_eq!(bench.exit(&spec), Exit::Signal(9));
+    assert_eq!(bench.said(&spec, "stdout"), b"ready\n");
+}
+
 #[test]
 fn a_stopped_process_can_be_stopped_for_good() {
     let bench = Bench::new();

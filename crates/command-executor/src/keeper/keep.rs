@@ -1,8 +1,8 @@
 //! The keeper: one process that owns one service, from its fork off the zygote to the exit record.
 //!
 //! ```text
-//! starting ──► running ──► stopping ──► killing ─┐
-//!    │            └──────────────────────────────┴──► ending ──► over
+//! starting ──► running (──► asking) ──► stopping ──► killing ─┐
+//!    │            └───────────────────────────────────────────┴──► ending ──► over
 //!    └──► failed                  (the main process has ended, the rest is being ended)
 //! ```
 //!
@@ -11,6 +11,7 @@
 
 use super::{
     child::{self, Prepared, StartFailure},
+    farewell::{Asking, Farewell, complaint},
     identity::ProcessIdentity,
     outbox::Outbox,
     record::{Exit, RECORD_VERSION, RunRecord, RunState, Writing, write_record},
@@ -87,6 +88,8 @@ struct Output {
 enum Phase {
     /// Nobody asked for an end.
     Running,
+    /// The stop command runs. At the first moment the signal follows though it hasn't ended, at the second everything is killed.
+    Asking(Instant, Instant),
     /// The main process was asked; at that moment everything is killed.
     Stopping(Instant),
     /// Everything is killed, since that moment.
@@ -111,6 +114,9 @@ struct Keeper {
     asked: Vec<i32>,
     stop_signal: i32,
     stop_timeout: Duration,
+    /// Until the end is asked for.
+    farewell: Option<Box<Farewell>>,
+    asking: Option<Asking>,
     cgroup: Option<std::path::PathBuf>,
     /// When the last output came, if its buffers are still held.
     busy: Option<Instant>,
@@ -247,6 +253,8 @@ impl Keeper {
             asked: Vec::new(),
             stop_signal: spec.stop_signal,
             stop_timeout: spec.stop_timeout,
+            farewell: Farewell::of(spec, handed.soft_open_files),
+            asking: None,
             cgroup: spec.cgroup.clone(),
             busy: None,
             lease,
@@ -318,7 +326,7 @@ impl Keeper {
         let now = Instant::now();
         let stopping = match self.phase {
             Phase::Running => None,
-            Phase::Stopping(at) => Some(at.saturating_duration_since(now)),
+            Phase::Asking(at, _) | Phase::Stopping(at) => Some(at.saturating_duration_since(now)),
             Phase::Killing(_) | Phase::Ending(_) => Some(ROUND),
         };
         let quiet = self.busy.map(|at| (at + QUIET).saturating_duration_since(now));
@@ -350,14 +358,59 @@ impl Keeper {
         }
     }
 
-    /// Asks the main process to end. Asked again, it is told again, and an earlier deadline counts.
+    /// Asks the main process to end, with its stop command first where it has one. Asked again, it is told again, and an earlier
+    /// deadline counts.
     fn stop(&mut self, signal: i32, timeout: Duration) {
-        let deadline = deadline(timeout);
+        let until = deadline(timeout);
+        if matches!(self.phase, Phase::Running) && self.ended.is_none() && self.ask(signal) {
+            self.phase = Phase::Asking(deadline(timeout / 2), until);
+            return;
+        }
+        if let Phase::Asking(patience, at) = self.phase {
+            self.phase = Phase::Asking(patience.min(deadline(timeout / 2)), at.min(until));
+            return;
+        }
+        self.signal(signal, until);
+    }
+
+    /// Starts the stop command; whether there is one and it runs.
+    fn ask(&mut self, signal: i32) -> bool {
+        let Some(farewell) = self.farewell.take() else { return false };
+        let [out, err] = &self.outputs;
+        let pipes = [out, err].map(|output| output.pipe.as_ref().map(AsFd::as_fd));
+        match farewell.start(self.main, pipes) {
+            Ok(pid) => {
+                self.asking = Some(Asking { pid, signal });
+                true
+            }
+            Err(failure) => {
+                self.complain(&Err(failure));
+                false
+            }
+        }
+    }
+
+    /// The stop command has ended, or has had its time: the signal follows, unless it isn't needed any more.
+    fn follow(&mut self) {
+        let Phase::Asking(_, until) = self.phase else { return };
+        match (&self.ended, self.asking) {
+            (None, Some(Asking { signal, .. })) => self.signal(signal, until),
+            _ => self.phase = Phase::Ending(until.min(deadline(ENDING))),
+        }
+    }
+
+    fn complain(&mut self, outcome: &Result<Exit, StartFailure>) {
+        if let (Some(text), [_, err]) = (complaint(outcome), &mut self.outputs) {
+            err.lines.say(&text, now(), &mut self.log);
+        }
+    }
+
+    fn signal(&mut self, signal: i32, deadline: Instant) {
         if self.ended.is_none() {
             tree::signal_child(self.main, signal);
         }
         self.phase = match self.phase {
-            Phase::Running => Phase::Stopping(deadline),
+            Phase::Running | Phase::Asking(..) => Phase::Stopping(deadline),
             Phase::Stopping(at) => Phase::Stopping(at.min(deadline)),
             Phase::Ending(at) => Phase::Ending(at.min(deadline)),
             Phase::Killing(since) => Phase::Killing(since),
@@ -382,6 +435,13 @@ impl Keeper {
                         phase => phase,
                     };
                 }
+                Reaped::Child { pid, exit } if self.asking.is_some_and(|asking| asking.pid == pid) => {
+                    if matches!(self.phase, Phase::Asking(..)) {
+                        self.complain(&Ok(exit));
+                    }
+                    self.follow();
+                    self.asking = None;
+                }
                 Reaped::Child { pid, .. } => self.asked.retain(|asked| *asked != pid),
                 Reaped::NoneEnded => return false,
                 Reaped::NoChildren => return true,
@@ -393,12 +453,15 @@ impl Keeper {
     fn press(&mut self) {
         let now = Instant::now();
         match self.phase {
-            Phase::Stopping(at) | Phase::Ending(at) if now >= at => self.phase = Phase::Killing(now),
+            Phase::Stopping(at) | Phase::Ending(at) | Phase::Asking(_, at) if now >= at => {
+                self.phase = Phase::Killing(now);
+            }
+            Phase::Asking(at, _) if now >= at => self.follow(),
             _ => {}
         }
         let children = || tree::children().unwrap_or_default();
         match self.phase {
-            Phase::Running | Phase::Stopping(_) => {}
+            Phase::Running | Phase::Asking(..) | Phase::Stopping(_) => {}
             Phase::Ending(_) => {
                 for pid in children() {
                     if !self.asked.contains(&pid) {

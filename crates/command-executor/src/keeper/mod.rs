@@ -51,6 +51,7 @@ mod zygote;
 pub use zygote::zygote_main;
 
 mod child;
+mod farewell;
 mod keep;
 mod namespace;
 mod outbox;

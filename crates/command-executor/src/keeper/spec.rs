@@ -114,6 +114,10 @@ pub struct RunSpec {
     pub stop_signal: i32,
     /// How long it may take to end before the whole tree is killed.
     pub stop_timeout: Duration,
+    /// A command that asks it to end, run as it is: same user, environment and folder, `HARNESS_PID` besides; what it prints goes
+    /// to the log. The signal follows when it has ended, however it did, and at the latest at half of the time-out. Empty: none.
+    #[serde(with = "lossless::list", default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<OsString>,
     /// The limit of open files, soft and hard; `None` restores the soft limit of [`super::KeeperOptions`].
     pub open_files: Option<u64>,
     /// Niceness, -20 to 19.
@@ -148,6 +152,7 @@ impl RunSpec {
             group: None,
             stop_signal: libc::SIGTERM,
             stop_timeout: Duration::from_secs(10),
+            stop: Vec::new(),
             open_files: None,
             nice: None,
             cgroup: None,
@@ -172,6 +177,7 @@ impl fmt::Debug for RunSpec {
             .field("group", &self.group)
             .field("stop_signal", &self.stop_signal)
             .field("stop_timeout", &self.stop_timeout)
+            .field("stop", &self.stop)
             .field("open_files", &self.open_files)
             .field("nice", &self.nice)
             .field("cgroup", &self.cgroup)

@@ -129,6 +129,14 @@ impl LineBuffer {
         self.continued = false;
     }
 
+    /// Writes a line of the keeper's own; what the stream has without an end of line becomes one before.
+    pub(super) fn say(&mut self, text: &str, now: i128, log: &mut Log) {
+        self.finish(now, log);
+        let prefix = log.stamp.prefix(now, self.stream);
+        log.line(&prefix, b'F', text.as_bytes());
+        log.flush();
+    }
+
     /// Gives the memory back if nothing is in it.
     pub(super) fn release(&mut self) {
         if self.len == 0 {

@@ -179,6 +179,11 @@ impl ComposeProject {
         self.verb(["up", "--detach"])
     }
 
+    /// Makes everything without starting it, as [`Self::up`] would.
+    pub fn create(&self) -> Command {
+        self.verb(["up", "--no-start"])
+    }
+
     /// Fetches the images of all services.
     pub fn pull(&self) -> Command {
         self.verb(["pull"])

@@ -67,6 +67,9 @@ pub struct DockerContainer {
     pub no_healthcheck: bool,
     /// Names that it can resolve besides docker's; docker takes `host-gateway` as an address too.
     pub extra_hosts: Vec<(String, String)>,
+    /// Whether it is kept from everything that it isn't given: nothing can be written to but what is mounted, it has no
+    /// capabilities and can't gain any; and it is the engine that starts it again when it fails.
+    pub confined: bool,
 }
 
 impl DockerContainer {
@@ -94,6 +97,7 @@ impl DockerContainer {
             stop_timeout: None,
             no_healthcheck: false,
             extra_hosts: Vec::new(),
+            confined: false,
         }
     }
 
@@ -150,7 +154,7 @@ impl DockerContainer {
         let mut options = Options(Vec::new());
         options.add("--name", &self.name);
         options.add("--pull", "never");
-        options.add("--restart", "no");
+        options.add("--restart", if self.confined { "on-failure" } else { "no" });
         for (name, value) in &self.labels {
             options.add("--label", format!("{name}={value}"));
         }
@@ -171,6 +175,9 @@ impl DockerContainer {
         }
         for (name, address) in &self.extra_hosts {
             options.add("--add-host", format!("{name}:{address}"));
+        }
+        if self.confined {
+            options.0.extend(CONFINED.iter().map(|word| (*word).to_owned()));
         }
         self.process(&mut options)?;
         Ok(options.0)
@@ -236,6 +243,20 @@ impl fmt::Debug for DockerContainer {
     }
 }
 
+/// Ports below 1024 are no privilege in a network of its own. SELinux would keep what is confined so from sockets that it is
+/// given on purpose.
+const CONFINED: &[&str] = &[
+    "--read-only",
+    "--cap-drop",
+    "ALL",
+    "--security-opt",
+    "no-new-privileges",
+    "--security-opt",
+    "label=disable",
+    "--sysctl",
+    "net.ipv4.ip_unprivileged_port_start=0",
+];
+
 struct Options(Vec<String>);
 
 impl Options {
@@ -278,6 +299,21 @@ mod tests {
         );
         assert_eq!(text(&plain.pull()), "docker pull -- nginx:1");
         assert_eq!(text(&plain.image()), "docker image inspect -- nginx:1");
+    }
+
+    #[test]
+    fn what_is_confined_can_write_nothing_and_gain_nothing_and_is_started_again_by_the_engine() {
+        let mut confined = DockerContainer::new(Docker::new(), "db", "empty");
+        confined.confined = true;
+        assert_eq!(
+            text(&confined.run().unwrap()),
+            "docker run --detach --name db --pull never --restart on-failure --read-only --cap-drop ALL \
+             --security-opt no-new-privileges --security-opt label=disable \
+             --sysctl net.ipv4.ip_unprivileged_port_start=0 -- empty"
+        );
+        let image = Docker::new().empty_image("empty");
+        assert_eq!(text(&image), "docker import - empty");
+        assert_eq!(image.get_stdin(), &Stdin::Bytes(vec![0; 1024]));
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub use state::{ContainerHealth, ContainerState, ContainerStatus, HealthStatus, 
 pub use verbs::{Container, ContainerExec, LogOptions, RemoveOptions};
 pub use volume::{PortBinding, Protocol, Volume, VolumeSource};
 
-use crate::command::Command;
+use crate::command::{Command, Stdin};
 use jiff::Timestamp;
 use std::ffi::OsString;
 use std::time::Duration;
@@ -167,6 +167,18 @@ impl Docker {
     /// Looks at an image that is there: [`ImageState::parse`]; else it fails with [`DockerError::NoSuchImage`].
     pub fn image(&self, image: &str) -> Command {
         self.command(["image", "inspect", "--", image]).timeout(QUERY)
+    }
+
+    /// Makes an image with nothing in it.
+    pub fn empty_image(&self, name: &str) -> Command {
+        // The end of an archive, with no file before it.
+        let nothing = vec![0; 1024];
+        self.command(["import", "-", name]).stdin(Stdin::Bytes(nothing)).timeout(CHANGE)
+    }
+
+    /// Removes an image that no container is made of.
+    pub fn image_remove(&self, image: &str) -> Command {
+        self.command(["image", "rm", "--", image]).timeout(CHANGE)
     }
 
     /// Makes a network; prints its id.
