@@ -150,6 +150,7 @@ fn service(
         init: written.init,
         names: written.names,
         hosts: Default::default(),
+        ambassadors: Default::default(),
         placement: written.placement.clone(),
         files: written.files.iter().map(|file| file.value.clone()).collect(),
         deployment: written.deployment.clone(),

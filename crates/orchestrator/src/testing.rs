@@ -50,6 +50,7 @@ pub(crate) fn service(text: &str) -> Service {
         init: false,
         names: None,
         hosts: Default::default(),
+        ambassadors: Default::default(),
         placement: IndexMap::new(),
         files: vec![],
         deployment: None,

@@ -71,7 +71,13 @@ pub fn entry(world: &World, instance: &InstanceName, wish: &Wish, beside: &Besid
         if let Some(now) = stack.services.get(instance.service())
             && seen.is_live()
         {
-            entry.stale = changes(service, now);
+            entry.stale = match (&now.host, now.placement.is_empty()) {
+                // Where it runs is what the daemon has chosen.
+                (None, false) => {
+                    changes(service, &Service { host: service.host.clone(), ..now.as_ref().clone() })
+                }
+                _ => changes(service, now),
+            };
         }
     }
     entry

@@ -3,14 +3,13 @@
 use super::Facts;
 use crate::diagnostic::Diagnostic;
 use crate::lower::replicas;
-use crate::syntax::reader::Spanned;
 use crate::syntax::service::Service;
-use orchestrator::model::{NameView, NetworkKind};
+use orchestrator::model::NameView;
 
 /// Keys without effect, and copies that can't be made.
 pub(super) fn effects(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
     for service in facts.active {
-        not_yet(facts, service, out);
+        not_yet(service, out);
         let Some(kind) = service.kind else { continue };
         let idle: Vec<&str> = written(service).into_iter().filter(|key| !has_effect(kind, key)).collect();
         if !idle.is_empty() {
@@ -53,18 +52,8 @@ pub(super) fn effects(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
 }
 
 /// Keys that this version reads and checks, and does nothing about.
-fn not_yet(facts: &Facts<'_>, service: &Service, out: &mut Vec<Diagnostic>) {
-    let network = |network: &Spanned<String>| {
-        let mut networks = facts.file.networks.iter();
-        networks.find(|known| known.name == network.value).map(|known| &known.network)
-    };
-    let on = service.network.as_ref().and_then(network);
-    let interface = on.is_some_and(|on| on.kind == NetworkKind::Wireguard && on.interface.is_some());
-    let keys = [
-        ("network.interface", interface),
-        ("deployment", service.deployment.is_some()),
-        ("scaling", service.scaling.is_some()),
-    ];
+fn not_yet(service: &Service, out: &mut Vec<Diagnostic>) {
+    let keys = [("deployment", service.deployment.is_some()), ("scaling", service.scaling.is_some())];
     let keys: Vec<&str> = keys.into_iter().filter(|(_, written)| *written).map(|(key, _)| key).collect();
     if !keys.is_empty() {
         let (keys, are) = (keys.join(", "), if keys.len() == 1 { "isn't" } else { "aren't" });
@@ -79,6 +68,10 @@ fn not_yet(facts: &Facts<'_>, service: &Service, out: &mut Vec<Diagnostic>) {
     }
 }
 
+/// Ways to see names, which only some types have.
+const HOSTS: &str = "names: hosts";
+const AMBASSADOR: &str = "names: ambassador";
+
 /// Those of the keys in question that the service has.
 fn written(service: &Service) -> Vec<&'static str> {
     let resources = &service.resources;
@@ -89,7 +82,8 @@ fn written(service: &Service) -> Vec<&'static str> {
         ("working_dir", service.working_dir.is_some()),
         ("stop_signal", service.stop_signal.is_some()),
         ("init", service.init),
-        ("names", service.names == Some(NameView::Hosts)),
+        (HOSTS, service.names == Some(NameView::Hosts)),
+        (AMBASSADOR, service.names == Some(NameView::Ambassador)),
         ("resources.memory", resources.memory.is_some()),
         ("resources.cpus", resources.cpus.is_some()),
         ("resources.nice", resources.nice.is_some()),
@@ -100,19 +94,19 @@ fn written(service: &Service) -> Vec<&'static str> {
 
 fn has_effect(kind: &str, key: &str) -> bool {
     match kind {
-        "docker" => !matches!(key, "resources.nice" | "names"),
+        "docker" => key != "resources.nice" && key != HOSTS,
         // A Compose file's `${VAR}` are filled from `env`, and commands of the user's own are given it.
-        "compose" => key == "env",
+        "compose" => key == "env" || key == AMBASSADOR,
         "attach" => matches!(key, "env" | "working_dir"),
         "systemd" | "portable" => false,
         // Limits that a process can't be held to have their own warning.
-        _ => key != "init",
+        _ => key != "init" && key != AMBASSADOR,
     }
 }
 
 fn told_by(kind: &str) -> &'static str {
     match kind {
-        "docker" => "has no niceness and resolves names anyway",
+        "docker" => "has no niceness, and resolves names without a hosts file of ours",
         "compose" => "its file tells how to run",
         "attach" => "somebody else runs",
         "systemd" | "portable" => "its unit file tells how to run",

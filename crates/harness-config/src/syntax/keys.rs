@@ -380,7 +380,7 @@ macro_rules! service_keys {
             key("on_node_loss", OneOf(&["keep", "reschedule"]), "What happens to it when its node is lost; keep."),
             key("logs", Keys(&LOGS), "What is kept of its output."),
             key("init", Bool, "Whether a container gets an init process."),
-            key("names", OneOf(&["env", "hosts"]), "How it sees the names of others."),
+            key("names", OneOf(&["env", "hosts", "ambassador"]), "How it sees the names of others; process, package: hosts; docker, compose: ambassador."),
             key("placement", LABELS, "Labels that a node must have to run it."),
             key("files", List(&Any(&[Text, Keys(&FILE_COPY)])), "Files that a node needs from the project."),
             key("deployment", Keys(&DEPLOYMENT), "How a new version replaces an old one."),

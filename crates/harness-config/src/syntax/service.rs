@@ -188,7 +188,8 @@ fn reactions(reader: &mut Reader<'_>, fields: &Fields<'_>, service: &mut Service
         [("ignore", OnUnhealthy::Ignore), ("restart", OnUnhealthy::Restart)];
     const LOSS: [(&str, OnNodeLoss); 2] =
         [("keep", OnNodeLoss::Keep), ("reschedule", OnNodeLoss::Reschedule)];
-    const NAMES: [(&str, NameView); 2] = [("env", NameView::Env), ("hosts", NameView::Hosts)];
+    const NAMES: [(&str, NameView); 3] =
+        [("env", NameView::Env), ("hosts", NameView::Hosts), ("ambassador", NameView::Ambassador)];
     service.on_dependency_failure = fields
         .get("on_dependency_failure")
         .and_then(|node| reader.word(node, &FAILURE))

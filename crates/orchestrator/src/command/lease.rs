@@ -1,7 +1,7 @@
 //! What is leased for the services of a stack as a whole: virtual addresses, and ports at container networks' gateways.
 
 use super::{PortSource, declared_ports};
-use crate::model::{ServiceName, Stack};
+use crate::model::{PortNumber, ServiceName, Stack};
 use crate::network::reach::{Reach, Stand, asks_for, displaced, kind_of, reach, tcp_ports, views};
 use crate::network::{Full, PortLeases, Virtuals, allocate_service};
 use crate::plan::allowed;
@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Need {
     address: bool,
     gateway: bool,
+    /// Where ambassadors stand for it.
+    door: bool,
 }
 
 /// Leases what the services of `stack` need that haven't it. It doesn't matter where they are placed now: what may be
@@ -38,6 +40,8 @@ pub fn lease(
             true => tcp_ports(service).map(|(position, _)| position).collect(),
             false => displaced.clone(),
         };
+        let auto = tcp_ports(service).filter(|(_, port)| port.number == PortNumber::Auto && need.door);
+        let positions = auto.map(|(position, _)| position).chain(positions).collect();
         if need.address {
             virtuals.lease(&name, displaced, ports.seed, ports.slot_in_use)?;
         }
@@ -68,6 +72,7 @@ fn needs(stack: &Stack) -> indexmap::IndexMap<ServiceName, Need> {
                     match reach(kind, *stand, service, *at) {
                         Reach::Virtual => need.address = true,
                         Reach::Gateway => need.gateway = true,
+                        Reach::Ambassador => need.door = true,
                         Reach::Direct | Reach::Apart => {}
                     }
                 }
@@ -83,7 +88,7 @@ fn needs(stack: &Stack) -> indexmap::IndexMap<ServiceName, Need> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Port, PortNumber, Protocol, Service, Target};
+    use crate::model::{Port, Protocol, Service, Target};
     use crate::network::PortRange;
     use crate::testing::{name, node, service, stack_of};
 

@@ -290,7 +290,7 @@ fn changed_values(
             let caller = Caller {
                 instance,
                 service: &run.service,
-                view: View::of(&run.service),
+                view: View::from(&run.service),
                 inside: true,
                 lookup: &lookup,
                 leases: &leased.leases,

@@ -7,7 +7,7 @@ use super::{
 };
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,6 +77,9 @@ pub struct Service {
     /// In an assignment: the names of others that it resolves, with their addresses as its node sees them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hosts: BTreeMap<String, String>,
+    /// In an assignment: the services that ambassadors stand for beside it, with their ports there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ambassadors: BTreeMap<String, BTreeSet<u16>>,
     /// Labels that a node must have to run it.
     #[serde(default)]
     pub placement: IndexMap<String, String>,
@@ -199,6 +202,8 @@ pub enum NameView {
     Env,
     /// In a private view of the hosts file too.
     Hosts,
+    /// In the container network, where ambassadors stand for others under their names and ports.
+    Ambassador,
 }
 
 /// A file or folder that a node needs from the project.

@@ -58,6 +58,19 @@ impl ContainerNetwork {
         1 << (32 - u32::from(self.prefix.clamp(1, 30)))
     }
 
+    /// The addresses at the end of it that no instance is given: for ambassadors, who are told theirs by nobody else. A
+    /// small network has none.
+    fn reserved(&self) -> u32 {
+        if self.size() >= 64 { self.size() / 4 } else { 0 }
+    }
+
+    /// An address for whoever is found by name only, chosen by `seed`: always the same one in that network. `None` in a small
+    /// network; then the engine chooses.
+    pub fn spare(&self, seed: u64) -> Option<Ipv4Addr> {
+        let reserved = u64::from(self.reserved().checked_sub(2)?.max(1));
+        self.at(self.size() - 2 - u32::try_from(seed % reserved).ok()?)
+    }
+
     /// The address at that place; `None` for the network's own, the gateway, the broadcast address and what is outside.
     fn at(&self, place: u32) -> Option<Ipv4Addr> {
         let usable = place > 0 && place < self.size() - 1;
@@ -82,7 +95,7 @@ impl AddressLeases {
         }
         let taken: BTreeSet<u32> =
             self.places.iter().filter(|(name, _)| *name != instance).map(|(_, place)| *place).collect();
-        let size = network.size();
+        let size = network.size() - network.reserved();
         let full = || Full::Network { instance: instance.clone(), subnet: network.subnet() };
         // More than are taken need not be looked at.
         let start = self.next.max(FIRST);
@@ -156,12 +169,15 @@ mod tests {
             for name in names {
                 let name = instance(&name);
                 if leases.lease(&network, &name).is_err() {
-                    prop_assert!(seen.len() as u32 >= network.size() - 4, "full only when it is");
+                    prop_assert!(seen.len() as u32 + network.reserved() + 4 >= network.size(), "full only when it is");
                     continue;
                 }
                 let address = leases.address(&network, &name).unwrap();
                 let place = u32::from(address) - u32::from(base);
                 prop_assert!(place > 0 && place < network.size() - 1 && address != gateway);
+                let spare = network.spare(u64::from(place) * 7919);
+                prop_assert!(spare.is_none_or(|spare| u32::from(spare) - u32::from(base) < network.size() - 1));
+                prop_assert!(spare.is_none_or(|spare| spare > address && spare != gateway), "of nobody");
                 if let Some(before) = seen.insert(name.clone(), address) {
                     prop_assert_eq!(before, address);
                 }

@@ -6,6 +6,7 @@
 //! on from there, stands in the tables that each node's data plane is handed (`tables`, `topology`, `plane`).
 
 mod allocate;
+pub mod ambassadors;
 mod container;
 mod peers;
 pub mod plane;
@@ -23,7 +24,7 @@ pub use container::{AddressLeases, ContainerNetwork};
 pub use peers::{Overlay, Subnet, Tunnels};
 pub use resolve::{
     Attached, Caller, ContainerSpec, PackageSpec, PublishedPort, Resolved, ResolvedProbe, ResolvedTarget,
-    Unresolved, View, assigned, fill, given, has_hosts_file, hosts_file, names, resolve,
+    Unresolved, View, ambassadors, assigned, fill, given, has_hosts_file, hosts_file, names, resolve,
 };
 pub use sites::Sites;
 pub use tables::{Scene, tables};

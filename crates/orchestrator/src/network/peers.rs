@@ -1,6 +1,6 @@
 //! The overlay that tunnels make: who has which address in it, and where each end's UDP port may be reached.
 
-use super::plane::{Table, Tunnel, TunnelPeer, Way};
+use super::plane::{Table, Tunnel, TunnelInterface, TunnelPeer, Way};
 use super::topology::{Facts, NodeFacts};
 use super::{Full, Sites};
 use crate::model::Node;
@@ -13,6 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 const PLACES: u8 = 254;
 /// Candidates that are handed on: the likeliest.
 const CANDIDATES: usize = 16;
+/// Bits of the network that all interfaces are in: never more of it than the overlay gives out.
+const INTERFACES: u8 = 16;
 
 /// An IPv4 subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -113,6 +115,11 @@ impl Overlay {
         Some(Ipv4Addr::from(self.subnet?.base + (place << 8) + 1))
     }
 
+    /// The address of a node's interface: the second of its /24.
+    pub fn interface(&self, node: &str) -> Option<Ipv4Addr> {
+        self.address(node).map(|address| Ipv4Addr::from(u32::from(address) + 1))
+    }
+
     /// The overlay, once there is one.
     pub fn subnet(&self) -> Option<Subnet> {
         self.subnet
@@ -150,6 +157,8 @@ pub struct Tunnels<'a> {
     pub facts: &'a Facts,
     /// Their addresses.
     pub overlay: &'a Overlay,
+    /// The name of the interface of the kernel's that ends have besides, where the file wants one.
+    pub interface: Option<&'a str>,
     /// The nodes of the file.
     pub nodes: &'a IndexMap<String, Node>,
     /// Addresses that connections have shown.
@@ -179,6 +188,9 @@ impl Tunnels<'_> {
                 probe_key: self.probe_key.to_owned(),
                 key_epoch: self.key_epoch,
                 hub: (node != self.hub).then(|| self.hub.to_owned()),
+                interface: self.interface.zip(self.overlay.interface(node)).map(|(name, address)| {
+                    TunnelInterface { name: name.to_owned(), address, prefix: INTERFACES }
+                }),
                 peers,
             });
         }
@@ -190,6 +202,7 @@ impl Tunnels<'_> {
         Some(TunnelPeer {
             public_key: known.public_key.clone(),
             address,
+            interface: self.interface.and_then(|_| self.overlay.interface(to)),
             candidates: self.candidates(from, to, known),
         })
     }
@@ -292,6 +305,7 @@ mod tests {
             key_epoch: 1,
             facts: &facts,
             overlay: &overlay,
+            interface: Some("wg-test"),
             nodes: &nodes,
             sites: &sites,
         };
@@ -308,6 +322,9 @@ mod tests {
             ["1.2.3.4:51820", "192.168.1.7:51820", "10.0.0.7:51820", "10.9.9.9:51820", "5.6.7.8:40000"]
         );
         assert_eq!((tunnel.address, tunnel.hub.as_deref()), (Ipv4Addr::new(10, 210, 1, 1), None));
+        let interface = tunnel.interface.as_ref().unwrap();
+        assert_eq!((interface.name.as_str(), interface.address), ("wg-test", Ipv4Addr::new(10, 210, 1, 2)));
+        assert_eq!(tunnel.peers["a"].interface, Some(Ipv4Addr::new(10, 210, 2, 2)));
         let other = tables["a"].tunnel.as_ref().unwrap();
         assert_eq!((other.peers.len(), other.hub.as_deref()), (0, Some("local")));
         assert_eq!(tables["a"].peers["b"].ways, [Way::Link], "no tunnel to what has no key");

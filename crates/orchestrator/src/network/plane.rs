@@ -22,6 +22,9 @@ pub struct Table {
     /// Where services are reached from here.
     #[serde(default)]
     pub listeners: Vec<Listener>,
+    /// What ambassadors stand for in container networks here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doors: Vec<Door>,
     /// What others may reach here, by [`Backend::export`].
     #[serde(default)]
     pub exports: BTreeMap<String, SocketAddr>,
@@ -44,6 +47,17 @@ pub struct Listener {
     /// Where to listen: its virtual address and declared port, or a port of the container network's gateway.
     pub address: SocketAddr,
     /// Who serves it, in order. With none, connections wait a moment and are then closed.
+    pub backends: Vec<Backend>,
+}
+
+/// One port of one service, as ambassadors listen for it: they hand the socket that they listen on in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// The service: its name in container networks.
+    pub service: String,
+    /// The port that it is reached at there.
+    pub port: u16,
+    /// Who serves it, in order; see [`Listener::backends`].
     pub backends: Vec<Backend>,
 }
 
@@ -109,8 +123,22 @@ pub struct Tunnel {
     /// The node that relays packets for those that don't reach each other, if not this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hub: Option<String>,
+    /// An interface of the kernel's that this node is to have besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<TunnelInterface>,
     /// Other ends.
     pub peers: BTreeMap<String, TunnelPeer>,
+}
+
+/// An interface of the kernel's (TUN), at which any program of the node reaches the other nodes' interfaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelInterface {
+    /// Its name.
+    pub name: String,
+    /// Its address; another one than the end of tunnels has.
+    pub address: Ipv4Addr,
+    /// Bits of the network that all of them are in.
+    pub prefix: u8,
 }
 
 impl std::fmt::Debug for Tunnel {
@@ -120,6 +148,7 @@ impl std::fmt::Debug for Tunnel {
             .field("port", &self.port)
             .field("key_epoch", &self.key_epoch)
             .field("hub", &self.hub)
+            .field("interface", &self.interface)
             .field("peers", &self.peers)
             .finish_non_exhaustive()
     }
@@ -132,6 +161,9 @@ pub struct TunnelPeer {
     pub public_key: String,
     /// Its address in the overlay.
     pub address: Ipv4Addr,
+    /// The address of its interface, if it is to have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<Ipv4Addr>,
     /// Where its UDP port may be reached, likeliest first.
     pub candidates: Vec<SocketAddr>,
 }
@@ -166,7 +198,7 @@ pub struct Report {
 pub struct ListenerReport {
     /// The service.
     pub service: String,
-    /// Where it is listened for.
+    /// Where it is listened for; in container networks `SERVICE:PORT`.
     pub address: String,
     /// Why that isn't possible, if so: `in use by redis (pid 812)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,8 +255,23 @@ pub struct TunnelReport {
     /// As which address and port another node has seen this one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub seen_as: BTreeMap<String, SocketAddr>,
+    /// Its interface, if it is to have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<InterfaceReport>,
     /// The tunnels, by node.
     pub tunnels: BTreeMap<String, TunnelState>,
+}
+
+/// How an interface is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Why it isn't there, and what to do, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// One tunnel.
@@ -270,6 +317,12 @@ pub enum Tell {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         port: Option<u16>,
     },
+    /// Connect to the data plane of another node, which throws away what it is sent and then says how much came: one line
+    /// with the number of bytes. What follows, after one line with the answer, is the stream.
+    Discard {
+        /// The node.
+        node: String,
+    },
     /// End. Answered before it does.
     End,
 }
@@ -288,6 +341,9 @@ pub enum Told {
         /// Who it was, for `Connect`: the instance, and the way to it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instance: Option<String>,
+        /// The node that it is on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<String>,
         /// The way that was taken.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         way: Option<Way>,

@@ -5,9 +5,10 @@
 
 use super::View;
 use crate::model::{
-    Attach, Network, NetworkKind, Port, PortNumber, Protocol, Service, ServiceName, Strategy, Subject,
-    Target, Template,
+    Attach, NameView, Network, NetworkKind, Port, PortNumber, Protocol, Service, ServiceName, Strategy,
+    Subject, Target, Template,
 };
+use crate::network::PortLeases;
 use indexmap::IndexMap;
 use std::collections::BTreeSet;
 
@@ -29,6 +30,8 @@ pub enum Reach {
     Virtual,
     /// At the gateway of the caller's container network, at the port that is leased for it.
     Gateway,
+    /// By its name in the caller's container network, where an ambassador stands for it.
+    Ambassador,
     /// Not at all: its network doesn't leave its machine, and the caller is on another.
     Apart,
 }
@@ -56,11 +59,13 @@ pub fn reach(kind: NetworkKind, from: Stand<'_>, service: &Service, at: Option<&
         return match from.view {
             View::Machine => Reach::Virtual,
             View::Container => Reach::Gateway,
+            View::Ambassador | View::Enclosed => Reach::Ambassador,
         };
     }
     match (from.view, View::of(service)) {
         // What listens on loopback, or doesn't say, can't be reached at the gateway itself.
         (View::Container, View::Machine) if port.address.as_deref().is_none_or(is_loopback) => Reach::Gateway,
+        (View::Ambassador, View::Machine) | (View::Enclosed, _) => Reach::Ambassador,
         _ => Reach::Direct,
     }
 }
@@ -84,9 +89,27 @@ pub fn asks_for(service: &Service) -> BTreeSet<&ServiceName> {
 
 /// From where the instances of `service` ask: what isn't a command of its health check is asked from the machine.
 pub fn views(service: &Service) -> impl Iterator<Item = View> {
-    let own = View::of(service);
-    let checked = own == View::Container && service.health_check.is_some();
+    let own = View::from(service);
+    let checked = own != View::Machine && service.health_check.is_some();
     std::iter::once(own).chain(checked.then_some(View::Machine))
+}
+
+/// Whether ambassadors stand for what the service's containers reach outside of their network.
+pub fn has_ambassadors(service: &Service) -> bool {
+    match service.target {
+        Target::Docker { .. } => service.names == Some(NameView::Ambassador),
+        Target::Compose { .. } => service.names != Some(NameView::Env),
+        _ => false,
+    }
+}
+
+/// The port of the service's port number `position` where ambassadors stand for it: the declared one, or the one that
+/// was leased to the service for an `auto`.
+pub fn door_port(leases: &PortLeases, service: &Service, position: usize) -> Option<u16> {
+    match service.ports.get(position)?.number {
+        PortNumber::Fixed(number) => Some(number),
+        PortNumber::Auto => leases.service_port(&service.name, position),
+    }
 }
 
 /// The TCP ports of a service, with their positions.

@@ -3,8 +3,8 @@
 //! A listener stands only where somebody may use it. On a node where a service itself runs, and nothing stands before it,
 //! nobody listens for it: a process that listens on all addresses and a listener at one of them exclude each other.
 
-use super::plane::{Backend, FORMAT, Listener, Peer, Table};
-use super::reach::{Reach, Stand, asks_for, is_loopback, is_wildcard, kind_of, reach, tcp_ports, views};
+use super::plane::{Backend, Door, FORMAT, Listener, Peer, Table};
+use super::reach::{Reach, Stand, asks_for, door_port, is_wildcard, kind_of, reach, tcp_ports, views};
 use super::topology::{Allowed, Facts};
 use super::{ContainerNetwork, PortLeases, Sites, Virtuals};
 use crate::health::Verdict;
@@ -45,6 +45,7 @@ pub struct Scene<'a> {
 struct Wanted {
     at_virtual: bool,
     at_gateway: bool,
+    at_door: bool,
 }
 
 /// The tables of all nodes that need one, without versions and tunnels. None at all where nobody needs a listener: then
@@ -85,6 +86,10 @@ pub fn tables(scene: &Scene<'_>) -> BTreeMap<String, Table> {
                 exporter.exports.insert(backend.export.clone(), backend.address);
             }
             let table = tables.entry(node.to_owned()).or_default();
+            if let Some(port) = door_port(scene.leases, service, position).filter(|_| wanted.at_door) {
+                let service = name.to_string();
+                table.doors.push(Door { service, port, backends: reached.clone() });
+            }
             for address in scene.addresses(node, service, position, wanted) {
                 table.listeners.push(Listener {
                     service: name.to_string(),
@@ -138,10 +143,12 @@ impl<'a> Scene<'a> {
                     for view in views(service) {
                         let how = reach(kind, Stand { node, view }, asked, asked.host.as_deref());
                         let (at_virtual, at_gateway) = (how == Reach::Virtual, how == Reach::Gateway);
-                        if at_virtual || at_gateway {
+                        let at_door = how == Reach::Ambassador;
+                        if at_virtual || at_gateway || at_door {
                             let entry = wanted.entry((self.name(node), name)).or_default();
                             entry.at_virtual |= at_virtual;
                             entry.at_gateway |= at_gateway;
+                            entry.at_door |= at_door;
                         }
                     }
                 }
@@ -199,7 +206,7 @@ impl<'a> Scene<'a> {
     fn own_address(&self, instance: &InstanceName, service: &Service, position: usize) -> Option<SocketAddr> {
         let number = self.leases.port(instance, service, position)?;
         let said = service.ports.get(position)?.address.as_deref();
-        let said = said.filter(|address| !is_wildcard(address) && !is_loopback(address));
+        let said = said.filter(|address| !is_wildcard(address));
         let address = said.and_then(|address| address.parse().ok());
         Some(SocketAddr::new(address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), number))
     }

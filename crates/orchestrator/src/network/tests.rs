@@ -125,7 +125,7 @@ fn with_caller<T>(world: &World, name: &InstanceName, with: impl FnOnce(&Caller<
     with(&Caller {
         instance: name,
         service,
-        view: View::of(service),
+        view: View::from(service),
         inside: true,
         lookup: &lookup,
         leases: &world.leases,
@@ -380,7 +380,7 @@ type Shape = (u8, u8, u8, u8, u8, Vec<(u8, u8)>);
 
 fn shape() -> impl Strategy<Value = Shape> {
     let ports = prop::collection::vec((0u8..4, 0u8..4), 0..3);
-    (0u8..4, 0u8..4, 0u8..4, 1u8..4, any::<u8>(), ports)
+    (0u8..7, 0u8..4, 0u8..4, 1u8..4, any::<u8>(), ports)
 }
 
 fn shaped(number: usize, (target, place, network, replicas, asks, ports): Shape) -> Service {
@@ -411,6 +411,14 @@ fn shaped(number: usize, (target, place, network, replicas, asks, ports): Shape)
     match target {
         0 | 1 => service,
         2 => docker(service),
+        4 => Service { names: Some(NameView::Ambassador), ..docker(service) },
+        5 | 6 => {
+            let inner = (target == 5).then(|| "inner".into());
+            service.names = None;
+            service.replicas = 1;
+            service.target = Target::Compose { file: "/c.yaml".into(), service: inner };
+            service
+        }
         _ => {
             service.replicas = 1;
             service.target = Target::Attach(Attach::External { host: "db.example.com".into(), port: 5433 });
@@ -458,7 +466,7 @@ fn check_tables(world: &World, tables: &BTreeMap<String, Table>) -> Result<(), T
         for other in reach::asks_for(&wish.service) {
             let asked = &world.desired.wishes[&InstanceName::new(other.clone(), 1)].service;
             let kind = reach::kind_of(&world.stack.as_ref().unwrap().networks, asked);
-            let from = reach::Stand { node, view: View::of(&wish.service) };
+            let from = reach::Stand { node, view: View::from(&wish.service) };
             let how = reach::reach(kind, from, asked, asked.host.as_deref());
             let value =
                 |field| with_caller(world, name, |caller| fill(caller, &reference(other.as_str(), field)));
@@ -478,6 +486,15 @@ fn check_tables(world: &World, tables: &BTreeMap<String, Table>) -> Result<(), T
                     let said = matches!(ip, Err(Unresolved::Apart { .. }));
                     prop_assert!(said);
                 }
+                reach::Reach::Ambassador => {
+                    prop_assert_eq!((ip, value(Field::Host)), (Ok(other.to_string()), Ok(other.to_string())));
+                    let port = port.unwrap().parse().unwrap();
+                    let stands = with_caller(world, name, ambassadors).remove(other.as_str());
+                    prop_assert!(stands.is_some_and(|ports| ports.contains(&port)), "{} for {}", other, name);
+                    let door =
+                        table.doors.iter().filter(|it| it.service == other.as_str() && it.port == port);
+                    prop_assert_eq!(door.count(), 1, "{}:{} for {}", other, port, name);
+                }
                 reach::Reach::Virtual | reach::Reach::Gateway => {
                     let ip = ip.unwrap();
                     let ip = if ip == "host.docker.internal" { GATEWAY.to_string() } else { ip };
@@ -492,7 +509,8 @@ fn check_tables(world: &World, tables: &BTreeMap<String, Table>) -> Result<(), T
     for (node, table) in tables {
         let addresses: BTreeSet<SocketAddr> = table.listeners.iter().map(|it| it.address).collect();
         prop_assert_eq!(addresses.len(), table.listeners.len(), "no two at one address");
-        for backend in table.listeners.iter().flat_map(|it| &it.backends) {
+        let doors = table.doors.iter().flat_map(|it| &it.backends);
+        for backend in table.listeners.iter().flat_map(|it| &it.backends).chain(doors) {
             prop_assert_eq!(tables[&backend.node].exports.get(&backend.export), Some(&backend.address));
             prop_assert!(
                 backend.node == *node

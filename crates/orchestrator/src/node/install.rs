@@ -28,6 +28,8 @@ pub trait Installer: Send + Sync {
 pub struct Installed {
     /// Program and arguments.
     pub argv: Vec<String>,
+    /// What asks it to end, before its signal; empty: the signal alone.
+    pub stop: Vec<String>,
     /// The folder to run in, unless the service names one.
     pub folder: PathBuf,
     /// Variables, below the service's own.
@@ -92,7 +94,8 @@ impl Installs {
 }
 
 fn as_process(mut launch: Launch, installed: Installed) -> Launch {
-    let Installed { argv, folder, env } = installed;
+    let Installed { argv, stop, folder, env } = installed;
+    launch.stop = stop;
     let resolved = &mut launch.resolved;
     resolved.target = ResolvedTarget::Process(argv);
     if launch.service.working_dir.is_none() {

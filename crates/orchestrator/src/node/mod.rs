@@ -27,6 +27,7 @@ pub use secrets::{SecretError, evaluate as evaluate_secrets};
 
 use crate::health::Verdict;
 use crate::model::{InstanceName, Node, Service, Signal};
+use crate::network::ambassadors::Caller;
 use crate::network::{ContainerNetwork, Resolved, ResolvedProbe, ResolvedTarget};
 use crate::observed::Moment;
 use crate::supervisor::Event;
@@ -98,6 +99,13 @@ pub enum Order {
         /// What the file has besides the machine's lines.
         names: BTreeMap<String, String>,
     },
+    /// Let these have ambassadors for those that they call, and nobody else; with `down` nobody at all.
+    Ambassadors {
+        /// The instances, with what they ask for.
+        callers: BTreeMap<InstanceName, Caller>,
+        /// Whether the network is down, until another order.
+        down: bool,
+    },
     /// Probe a run.
     Probe(Box<Question>),
 }
@@ -145,6 +153,8 @@ pub struct Launch {
     pub network: Option<ContainerNetwork>,
     /// Where it runs on a lease: until when.
     pub lease_until: Option<Moment>,
+    /// Program and arguments that ask it to end, before its signal; empty: the signal alone.
+    pub stop: Vec<String>,
 }
 
 /// Something that happened to a run.
@@ -290,6 +300,8 @@ pub struct Project {
     pub state: PathBuf,
     /// Who this daemon is for agents of other nodes.
     pub owner: wire::Owner,
+    /// The words behind this program's name that make it an ambassador.
+    pub ambassador: &'static [&'static str],
 }
 
 /// Orders that wait. Giving one never blocks and never fails. Their number is bounded by the planner, which has at most a
@@ -431,6 +443,11 @@ impl Engine {
         self.hosts.links().to(node, revision);
     }
 
+    /// Tries to reach the nodes that are lost now, rather than when it is their turn.
+    pub fn retry_nodes(&self) {
+        self.hosts.links().urge();
+    }
+
     /// Brings the files of services that run on other nodes there again; what failed, for people, is told at the end.
     pub fn bring(&self, services: Vec<(String, Arc<Service>)>, told: Sender<Vec<String>>) {
         self.hosts.links().bring(services, told);
@@ -444,7 +461,9 @@ impl Engine {
     /// Takes back what was made for the stack as a whole, where nothing of it runs any more: its container network, and the
     /// agents on other nodes.
     pub async fn tidy(&self, network: Option<&ContainerNetwork>) {
-        futures_util::future::join(self.hosts.tidy(network), self.hosts.links().end_idle()).await;
+        self.hosts.tidy(network).await;
+        // Last: an agent that ended earlier would be brought up again by its link meanwhile.
+        self.hosts.links().end_idle().await;
     }
 }
 

@@ -223,6 +223,7 @@ mod tests {
             user: None,
             group: None,
             names: Default::default(),
+            ambassadors: Default::default(),
         };
         Place::new(resolved, Execution::None)
     }

@@ -90,6 +90,7 @@ impl Worker {
                     tracing::warn!(%instance, %error, "its hosts file can't be written");
                 }
             }
+            Order::Ambassadors { callers, down } => self.hosts.expect_callers(callers, down),
             Order::Probe(question) => {
                 let Question { instance, run, probe, mut resolved, timeout, execution } = *question;
                 let (name, value) = self.keepers.command_marker();
@@ -244,6 +245,7 @@ fn spec(launch: Launch) -> Result<RunSpec, String> {
         group: launch.resolved.group,
         stop_signal: service.stop_signal.number(),
         stop_timeout: service.shutdown_timeout,
+        stop: launch.stop.into_iter().map(Into::into).collect(),
         open_files: service.resources.open_files,
         nice: service.resources.nice,
         cgroup: None,

@@ -162,7 +162,7 @@ impl Sim {
         crate::network::given(&crate::network::Caller {
             instance: &instance,
             service,
-            view: crate::network::View::of(service),
+            view: crate::network::View::from(service),
             inside: true,
             lookup: &lookup,
             leases: &self.world.leases,

@@ -63,6 +63,8 @@ pub enum Command {
     Drain(String, bool, Reply<Result<(Drained, Durable), Refused>>),
     /// What is known of other nodes.
     Nodes(Reply<Vec<NodeStatus>>),
+    /// Try to reach the nodes that are lost now.
+    RetryNodes(Reply<()>),
     /// End the loop. What runs goes on.
     End,
     /// End the loop if nothing is wanted to run and nothing does. The answer: whether it ends.
@@ -74,6 +76,12 @@ impl Command {
     fn changes(&self) -> bool {
         use Command::{Assign, Drain, Restart, Start, Stop, Withdraw};
         matches!(self, Start(..) | Stop(..) | Restart(..) | Assign(..) | Withdraw(..) | Drain(..))
+    }
+
+    /// Whether somebody waits for what may hang on a lost node.
+    fn is_urgent(&self) -> bool {
+        use Command::{Drain, Restart, RetryNodes, Start, Stop};
+        matches!(self, Start(..) | Stop(..) | Restart(..) | Drain(..) | RetryNodes(..))
     }
 }
 
@@ -161,7 +169,11 @@ impl Supervisor {
         if matches!(command, Command::Start(..) | Command::Restart(..)) {
             self.net.down = false;
         }
+        if command.is_urgent() {
+            self.engine.retry_nodes();
+        }
         match command {
+            Command::RetryNodes(reply) => reply.send(()),
             Command::Start(order, reply) => reply.send(self.start_command(*order)),
             Command::Stop(request, dry_run, reply) => reply.send(self.stop_command(&request, dry_run)),
             Command::Restart(order, force, reply) => reply.send(self.restart_command(*order, force)),

@@ -22,6 +22,7 @@ pub use persist::PersistError;
 use crate::command::World;
 use crate::health::Verdict;
 use crate::model::{InstanceName, OnNodeLoss, Protocol, Service};
+use crate::network::ambassadors;
 use crate::network::plane::Report;
 use crate::network::{Caller, PortRange, Resolved, ResolvedProbe, Unresolved, View, given, resolve};
 use crate::node::{Engine, Launch, LinkEvent, NodeEvent, NodeFact, Order, Planes, Question, StopHow};
@@ -107,6 +108,8 @@ pub struct Supervisor {
     net: network::Net,
     /// What hosts files of living instances were told to say.
     names: BTreeMap<InstanceName, BTreeMap<String, String>>,
+    /// Who may have ambassadors, as the engine was told, and whether the network is down; `None` before it was told anything.
+    callers: Option<(BTreeMap<InstanceName, ambassadors::Caller>, bool)>,
     /// Answers to `health --run-now` that wait for their probes.
     asked: Vec<commands::Asked>,
     ended: bool,
@@ -136,6 +139,7 @@ impl Supervisor {
             nodes: BTreeMap::new(),
             net: network::Net::new(options.planes, kept, epoch),
             names: BTreeMap::new(),
+            callers: None,
             asked: Vec::new(),
             ended: false,
             idle: false,
@@ -211,6 +215,7 @@ impl Supervisor {
         let mut plan = plan::plan(stack, &self.world.desired, &self.world.observed, now);
         // Before anything is started that needs a listener.
         self.serve_planes();
+        self.serve_ambassadors();
         self.hold(&mut plan, now);
         let waiting: BTreeMap<InstanceName, Reason> = plan.waiting.into_iter().collect();
         let mut touched: BTreeSet<InstanceName> = BTreeSet::new();
@@ -242,6 +247,7 @@ impl Supervisor {
         }
         self.serve_planes();
         self.serve_names();
+        self.serve_ambassadors();
         plan.wake_at.into_iter().chain(over).min()
     }
 
@@ -316,6 +322,7 @@ impl Supervisor {
             ports,
             network,
             lease_until,
+            stop: Vec::new(),
         })
     }
 
@@ -381,7 +388,7 @@ impl Supervisor {
         let caller = Caller {
             instance,
             service,
-            view: View::of(service),
+            view: View::from(service),
             inside: true,
             lookup: &lookup,
             leases: &self.world.leases,

@@ -2,14 +2,14 @@
 
 use super::Supervisor;
 use crate::command::{self, PortSource};
-use crate::model::{NetworkKind, Service, ServiceName};
+use crate::model::{Network, NetworkKind, Service, ServiceName};
 use crate::network::plane::{Report, Table, Way};
-use crate::network::reach::{Reach, Stand, asks_for, kind_of, reach, views};
+use crate::network::reach::{Reach, Stand, asks_for, door_port, has_ambassadors, kind_of, reach, views};
 use crate::network::topology::{Class, Facts, NodeFacts, Pair, pair};
 use crate::network::{Overlay, Scene, Subnet, Tunnels, tables};
 use crate::node::{Listeners, Planes};
 use crate::observed::Moment;
-use crate::plan::{Plan, Step, WishGoal, reason};
+use crate::plan::{Plan, Step, Wish, WishGoal, reason};
 use indexmap::IndexMap;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
@@ -134,6 +134,9 @@ pub struct NetworkPort {
     pub number: Option<u16>,
     /// At the gateway of a container network.
     pub at_gateway: Option<u16>,
+    /// At its name in container networks, where ambassadors stand for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_name: Option<u16>,
 }
 
 /// A node that has a data plane.
@@ -176,9 +179,13 @@ impl Supervisor {
         durable.forget();
     }
 
-    /// Whether anything was leased that a listener could stand for.
+    /// Whether anything was leased that a listener could stand for, or may be called by ambassadors.
     fn needs_planes(&self) -> bool {
-        !self.world.virtuals.is_empty() || self.world.leases.serves()
+        // On an agent it is whoever assigned it that hands out tables.
+        let calls = |wish: &Wish| wish.assignment.is_none() && has_ambassadors(&wish.service);
+        !self.world.virtuals.is_empty()
+            || self.world.leases.serves()
+            || self.world.desired.wishes.values().any(calls)
     }
 
     /// Later than every epoch before it: also where the project's state was lost and data planes still run, as the seconds
@@ -326,6 +333,7 @@ impl Supervisor {
                 key_epoch: kept.key_epoch,
                 facts: &kept.facts,
                 overlay: &kept.overlay,
+                interface: self.world.stack.as_ref().and_then(|stack| interface(&stack.networks)),
                 nodes: self.world.stack.as_ref().map_or(&no_nodes, |stack| &stack.nodes),
                 sites: &self.world.sites,
             };
@@ -452,19 +460,30 @@ impl Supervisor {
     fn network_services(&self) -> Vec<NetworkService> {
         let Some(stack) = &self.world.stack else { return Vec::new() };
         let world = &self.world;
+        let doors = self.net.served.iter().flat_map(BTreeMap::values).flat_map(|table| &table.doors);
+        let doors: BTreeSet<(&str, u16)> = doors.map(|door| (door.service.as_str(), door.port)).collect();
         let services = stack.services.values().filter_map(|service| {
             let ports: Vec<NetworkPort> = crate::network::reach::tcp_ports(service)
                 .map(|(position, port)| NetworkPort {
                     name: port.name.clone(),
                     number: world.virtuals.port(&world.leases, service, position),
                     at_gateway: world.leases.service_port(&service.name, position),
+                    at_name: door_port(&world.leases, service, position)
+                        .filter(|port| doors.contains(&(service.name.as_str(), *port))),
                 })
                 .collect();
             let address = world.virtuals.address(&service.name);
-            let reached = address.is_some() || ports.iter().any(|port| port.at_gateway.is_some());
+            let reached =
+                address.is_some() || ports.iter().any(|port| port.at_gateway.or(port.at_name).is_some());
             let kind = kind_of(&stack.networks, service);
             reached.then(|| NetworkService { service: service.name.clone(), kind, address, ports })
         });
         services.collect()
     }
+}
+
+/// The name of the interface of the kernel's that the file wants beside tunnels.
+fn interface(networks: &IndexMap<String, Network>) -> Option<&str> {
+    let mut tunnels = networks.values().filter(|network| network.kind == NetworkKind::Wireguard);
+    tunnels.find_map(|network| network.interface.as_deref())
 }

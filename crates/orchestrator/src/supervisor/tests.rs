@@ -111,7 +111,7 @@ impl Bench {
         smol::block_on(async {
             let (events, received) = channel();
             let owner = wire::Owner { id: "me".into(), whose: "me".into() };
-            let project = Project { id: "test-1".into(), name: "test".into(), state, owner };
+            let project = Project { id: "test-1".into(), name: "test".into(), state, owner, ambassador: &[] };
             let spawner: crate::node::Spawner = Arc::new(Nobody);
             let keepers = Keepers::open(options).unwrap();
             let engine =

@@ -4,7 +4,9 @@ use super::{Caller, Unresolved, names};
 use crate::model::{
     Attach, Field, InstanceName, Port, Protocol, Reference, Service, Subject, Target, Template,
 };
-use crate::network::reach::{Reach, Stand, is_loopback, is_wildcard, kind_of, reach};
+use crate::network::reach::{
+    Reach, Stand, door_port, has_ambassadors, is_loopback, is_wildcard, kind_of, reach,
+};
 
 /// From where something is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,10 +15,23 @@ pub enum View {
     Machine,
     /// From a container in the stack's network.
     Container,
+    /// The same, with ambassadors beside it for what isn't in that network.
+    Ambassador,
+    /// From the containers of a whole Compose file: in networks of their own, with ambassadors for everything else.
+    Enclosed,
 }
 
 impl View {
-    /// From where the instances of `service` look.
+    /// From where the instances of `service` look at others.
+    pub fn from(service: &Service) -> Self {
+        match &service.target {
+            _ if !has_ambassadors(service) => Self::of(service),
+            Target::Compose { service: None, .. } => Self::Enclosed,
+            _ => Self::Ambassador,
+        }
+    }
+
+    /// Where the instances of `service` are.
     pub fn of(service: &Service) -> Self {
         match &service.target {
             Target::Docker { .. } | Target::Compose { service: Some(_), .. } => Self::Container,
@@ -142,6 +157,8 @@ impl<'a> Asked<'a> {
             Reach::Direct => self.own_ip(caller),
             Reach::Virtual => Some(caller.virtuals.address(&self.service.name)?.to_string()),
             Reach::Gateway => gateway(caller),
+            // Which address the ambassador has is known to the engine alone.
+            Reach::Ambassador => Some(self.service.name.to_string()),
             Reach::Apart => None,
         }
     }
@@ -160,12 +177,12 @@ impl<'a> Asked<'a> {
         if to.is_some() {
             return self.on_the_same_node(caller, listens);
         }
-        match (caller.view, View::of(self.service)) {
+        match (caller.inside_or_not(), View::of(self.service)) {
             (View::Container, View::Container) => self.leased(caller),
             // What isn't published is reached where it is: this machine is in the container network too.
             (View::Machine, View::Container) if self.service.ports.is_empty() => self.leased(caller),
             (View::Machine, _) => Some(listens.unwrap_or(LOOPBACK).to_owned()),
-            (View::Container, View::Machine) => match listens.filter(|address| !is_loopback(address)) {
+            (_, _) => match listens.filter(|address| !is_loopback(address)) {
                 Some(address) => Some(address.to_owned()),
                 None => gateway(caller),
             },
@@ -175,13 +192,11 @@ impl<'a> Asked<'a> {
     /// Beside the caller, on another node: addresses in the container network there are its agent's to give, and are known
     /// by name.
     fn on_the_same_node(&self, caller: &Caller<'_, '_>, listens: Option<&str>) -> Option<String> {
-        match (caller.view, View::of(self.service)) {
+        match (caller.inside_or_not(), View::of(self.service)) {
             (View::Container, View::Container) => Some(self.service.name.to_string()),
             (View::Machine, View::Container) if self.service.ports.is_empty() => None,
             (View::Machine, _) => Some(listens.unwrap_or(LOOPBACK).to_owned()),
-            (View::Container, View::Machine) => {
-                Some(listens.filter(|address| !is_loopback(address)).unwrap_or(MACHINE).to_owned())
-            }
+            (_, _) => Some(listens.filter(|address| !is_loopback(address)).unwrap_or(MACHINE).to_owned()),
         }
     }
 
@@ -196,12 +211,13 @@ impl<'a> Asked<'a> {
         }
         match self.reach(caller) {
             Reach::Gateway => return Some(MACHINE.to_owned()),
+            Reach::Ambassador => return Some(self.service.name.to_string()),
             Reach::Direct if caller.service.host == self.service.host => {}
             _ => return self.ip(caller),
         }
-        match (caller.view, View::of(self.service)) {
+        match (caller.inside_or_not(), View::of(self.service)) {
             (View::Container, View::Container) => Some(self.service.name.to_string()),
-            (View::Container, View::Machine) if !self.is_external() => Some(MACHINE.to_owned()),
+            (View::Container, _) if !self.is_external() => Some(MACHINE.to_owned()),
             _ => self.ip(caller).map(|ip| if ip == LOOPBACK { "localhost".into() } else { ip }),
         }
     }
@@ -225,12 +241,15 @@ impl<'a> Asked<'a> {
             match self.reach(caller) {
                 Reach::Virtual => return caller.virtuals.port(caller.leases, self.service, position),
                 Reach::Gateway => return caller.leases.service_port(&self.service.name, position),
+                Reach::Ambassador => return door_port(caller.leases, self.service, position),
                 Reach::Direct | Reach::Apart => {}
             }
         }
         let number = caller.leases.port(&self.instance, self.service, position)?;
         let together = caller.service.host == self.service.host;
-        let inside = together && caller.view == View::Container && View::of(self.service) == View::Container;
+        let inside = together
+            && caller.inside_or_not() == View::Container
+            && View::of(self.service) == View::Container;
         let target = self.service.ports.get(position)?.target.filter(|_| inside);
         Some(target.unwrap_or(number))
     }

@@ -17,6 +17,7 @@ pub fn assigned(caller: &Caller<'_, '_>, node: &str) -> Result<Service, Unresolv
     }
     service.env.extend(own);
     service.hosts = names(caller);
+    service.ambassadors = names::ambassadors(caller);
     service.dependencies.clear();
     service.placement.clear();
     service.host = None;

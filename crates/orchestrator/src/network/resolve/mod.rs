@@ -10,7 +10,7 @@ mod tests;
 
 pub use address::{View, fill};
 pub use assign::assigned;
-pub use names::{has_hosts_file, hosts_file, names};
+pub use names::{ambassadors, has_hosts_file, hosts_file, names};
 pub use probe::ResolvedProbe;
 pub use target::{Attached, ContainerSpec, PackageSpec, PublishedPort, ResolvedTarget};
 
@@ -18,7 +18,7 @@ use super::{AddressLeases, ContainerNetwork, PortLeases, Sites, Virtuals};
 use crate::model::{InstanceName, Network, Service, ServiceName, Subject, Template};
 use address::Asked;
 use indexmap::IndexMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// An instance with every hole filled: what a node needs to run it.
@@ -36,6 +36,8 @@ pub struct Resolved {
     pub group: Option<String>,
     /// Names that it resolves besides those of its machine, with their addresses: see [`names`].
     pub names: BTreeMap<String, String>,
+    /// The services that ambassadors stand for in its container network: see [`ambassadors`].
+    pub ambassadors: BTreeMap<String, BTreeSet<u16>>,
 }
 
 /// A hole that can't be filled.
@@ -138,7 +140,15 @@ pub struct Caller<'a, 's> {
 impl Caller<'_, '_> {
     /// As what a command sees that is run for the instance: in its container with its names, on the machine beside it.
     pub fn beside(&self) -> Self {
-        Self { inside: self.inside && self.view == View::Container, ..*self }
+        Self { inside: self.inside && self.view != View::Machine, ..*self }
+    }
+
+    /// From a container or from the machine, whatever else is beside it.
+    fn inside_or_not(&self) -> View {
+        match self.view {
+            View::Machine => View::Machine,
+            View::Container | View::Ambassador | View::Enclosed => View::Container,
+        }
     }
 }
 
@@ -163,6 +173,7 @@ pub fn resolve(
             user: None,
             group: None,
             names: BTreeMap::new(),
+            ambassadors: BTreeMap::new(),
         });
     }
     let optional = |template: &Option<Template>| template.as_ref().map(|text| fill(caller, text)).transpose();
@@ -176,6 +187,7 @@ pub fn resolve(
         user: optional(&service.user)?,
         group: optional(&service.group)?,
         names: names(caller),
+        ambassadors: ambassadors(caller),
     })
 }
 

@@ -6,7 +6,7 @@
 use super::Caller;
 use super::address::{Asked, MACHINE, View};
 use crate::model::{NameView, Service, ServiceName, Target};
-use crate::network::reach::asks_for;
+use crate::network::reach::{Reach, Stand, asks_for, door_port, has_ambassadors, kind_of, reach, tcp_ports};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -27,6 +27,29 @@ pub fn names(caller: &Caller<'_, '_>) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// The services that ambassadors stand for in the caller's container network, each with its ports there.
+pub fn ambassadors(caller: &Caller<'_, '_>) -> BTreeMap<String, BTreeSet<u16>> {
+    if !has_ambassadors(caller.service) {
+        return BTreeMap::new();
+    }
+    // An assignment has them filled in already, as it has everything.
+    if !caller.service.ambassadors.is_empty() {
+        return caller.service.ambassadors.clone();
+    }
+    let asked = asks_for(caller.service).into_iter().filter_map(|name| (caller.lookup)(name));
+    let doors = asked.filter_map(|service| {
+        let from = Stand { node: caller.service.host.as_deref(), view: caller.view };
+        let kind = kind_of(caller.networks, service);
+        if reach(kind, from, service, service.host.as_deref()) != Reach::Ambassador {
+            return None;
+        }
+        let ports =
+            tcp_ports(service).filter_map(|(position, _)| door_port(caller.leases, service, position));
+        Some((service.name.to_string(), ports.collect::<BTreeSet<u16>>()))
+    });
+    doors.filter(|(_, ports)| !ports.is_empty()).collect()
+}
+
 /// Whether instances of the service see a hosts file of their own.
 pub fn has_hosts_file(service: &Service) -> bool {
     let kept = matches!(service.target, Target::Process { .. } | Target::Package { .. });
@@ -37,7 +60,8 @@ pub fn has_hosts_file(service: &Service) -> bool {
 fn sees_names(caller: &Caller<'_, '_>) -> bool {
     caller.inside
         && match caller.view {
-            View::Container => matches!(caller.service.target, Target::Docker { .. }),
+            View::Container | View::Ambassador => matches!(caller.service.target, Target::Docker { .. }),
+            View::Enclosed => false,
             View::Machine => has_hosts_file(caller.service),
         }
 }
@@ -50,7 +74,7 @@ pub(super) fn is_named(caller: &Caller<'_, '_>, asked: &Asked<'_>, name: &Servic
 /// The address behind its name. `None` where the name is known anyway: containers find each other by it. `None` also for
 /// what has no IP address.
 fn address_of(caller: &Caller<'_, '_>, asked: &Asked<'_>) -> Option<String> {
-    if caller.view == View::Container && asked.is_beside(caller) {
+    if caller.view != View::Machine && asked.is_beside(caller) {
         return None;
     }
     let address = asked.ip(caller)?;

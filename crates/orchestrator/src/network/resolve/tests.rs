@@ -127,7 +127,7 @@ fn the_same_text_is_right_for_whoever_asks() {
         let caller = Caller {
             instance: &instance,
             service: asking,
-            view: View::of(asking),
+            view: View::from(asking),
             inside: true,
             lookup: &lookup,
             leases: &leases,

@@ -1,5 +1,6 @@
 //! Makes the way to an agent, hears what comes over it, and makes it again.
 
+use super::again;
 use super::link::{Inner, Link, LinkEvent, LinkFact, lock, since_boot};
 use super::wire::{self, Stamp};
 use super::{ConnectFailed, Connection};
@@ -23,22 +24,19 @@ pub const HEARTBEAT: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(4);
 /// The time that any other answer may take.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The pause before a way is tried again: the first, and the longest.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// The same where it needs somebody to do something.
-const AGAIN_LATER: Duration = Duration::from_secs(10);
 /// Tries to connect that may be under way at once.
-const TRIES: usize = 6;
+const TRIES: usize = 4;
+
 /// Makes the way, stays with it, and makes it again.
 pub(super) async fn keep(inner: Arc<Inner>, link: Arc<Link>) {
-    let mut pause = AGAIN.0;
+    let mut failures = 0;
     let mut tried = None;
     let mut told = String::new();
     loop {
         let outcome = connected(&inner, &link).await;
         let (why, passing) = match outcome {
             Ok(Up { client, subscription, near, far }) => {
-                pause = AGAIN.0;
+                failures = 0;
                 told.clear();
                 link.is_up(&client);
                 inner.tell(&link.node, LinkFact::Up { near, far }).await;
@@ -48,12 +46,8 @@ pub(super) async fn keep(inner: Arc<Inner>, link: Arc<Link>) {
             }
             Err((why, passing)) => (why, passing),
         };
-        let (heard, last) = {
-            let mut state = lock(&link.state);
-            // A daemon before this one may have heard it until this one began.
-            let last = *state.last.get_or_insert_with(since_boot);
-            (state.heard, last)
-        };
+        failures += 1;
+        let (heard, last) = link.last_heard();
         let since = heard.unwrap_or_else(|| *tried.get_or_insert_with(Timestamp::now));
         if why != told {
             tracing::warn!(node = link.node, why, "can't be reached");
@@ -63,8 +57,10 @@ pub(super) async fn keep(inner: Arc<Inner>, link: Arc<Link>) {
         if inner.events.is_closed() {
             return;
         }
-        Timer::after(if passing { pause } else { AGAIN_LATER }).await;
-        pause = (pause * 2).min(AGAIN.1);
+        let waited = async {
+            Timer::after(again::pause(failures, link.away(), passing)).await;
+        };
+        future::or(waited, link.urged()).await;
     }
 }
 
@@ -86,7 +82,7 @@ async fn connected(inner: &Arc<Inner>, link: &Link) -> Result<Up, (String, bool)
     };
     let connect = || inner.connector.connect(&nodes, &link.node, &progress);
     let was_heard = lock(&link.state).heard.is_some();
-    let way = if was_heard { overlapping(connect).await } else { connect().await };
+    let way = if was_heard { overlapping(connect, link).await } else { connect().await };
     let Connection { stream, near, far } = way.map_err(|failed| {
         (format!("{}: {} ({})", failed.step, failed.message, failed.hint), failed.passing)
     })?;
@@ -111,12 +107,16 @@ async fn connected(inner: &Arc<Inner>, link: &Link) -> Result<Up, (String, bool)
 /// there again, a fresh one does.
 async fn overlapping<'a>(
     connect: impl Fn() -> BoxFuture<'a, Result<Connection, ConnectFailed>>,
+    link: &Link,
 ) -> Result<Connection, ConnectFailed> {
     let mut tries = vec![connect()];
     loop {
         let arrived = {
             let next = async {
-                Timer::after(HEARTBEAT).await;
+                let waited = async {
+                    Timer::after(again::spacing(link.away())).await;
+                };
+                future::or(waited, link.urged()).await;
                 None
             };
             let arrived = async {
@@ -127,14 +127,19 @@ async fn overlapping<'a>(
         };
         match arrived {
             Some((Err(failed), at)) => {
-                drop(tries.swap_remove(at));
+                drop(tries.remove(at));
                 if tries.is_empty() {
                     return Err(failed);
                 }
             }
             Some((connected, _)) => return connected,
-            None if tries.len() < TRIES => tries.push(connect()),
-            None => {}
+            None => {
+                if tries.len() >= TRIES {
+                    // The oldest has its time: a login may be slow. Of the others the older one goes.
+                    drop(tries.remove(1));
+                }
+                tries.push(connect());
+            }
         }
     }
 }

@@ -103,6 +103,8 @@ pub(super) struct Inner {
 pub(in crate::node) struct Link {
     pub(in crate::node) node: String,
     pub(super) state: Mutex<LinkState>,
+    /// Holds a message when somebody wants it to be tried now.
+    urge: (Sender<()>, Receiver<()>),
 }
 
 #[derive(Default)]
@@ -218,6 +220,15 @@ impl Links {
         let _ = self.inner.spawner.spawn(task);
     }
 
+    /// Tries to reach the agents that are down now, rather than when it is their turn.
+    pub(in crate::node) fn urge(&self) {
+        let down = |link: &&Arc<Link>| link.client_now().is_none();
+        for link in lock(&self.inner.links).values().filter(down) {
+            // Full: it was told and hasn't heard yet.
+            let _ = link.urge.0.try_send(());
+        }
+    }
+
     /// The link to `node`, begun if there is none. `revision` is up to where it was heard by a daemon before.
     pub(in crate::node) fn to(&self, node: &str, revision: Option<u64>) -> Arc<Link> {
         let mut links = lock(&self.inner.links);
@@ -225,7 +236,8 @@ impl Links {
             return link.clone();
         }
         let state = LinkState { revision, ..LinkState::default() };
-        let link = Arc::new(Link { node: node.to_owned(), state: Mutex::new(state) });
+        let urge = async_channel::bounded(1);
+        let link = Arc::new(Link { node: node.to_owned(), state: Mutex::new(state), urge });
         links.insert(node.to_owned(), link.clone());
         // Refused only when the engine is to end.
         let _ = self.inner.spawner.spawn(keep(self.inner.clone(), link.clone()));
@@ -274,6 +286,25 @@ impl LinkState {
 }
 
 impl Link {
+    /// When it was heard last, if ever, and since when it is waited for.
+    pub(super) fn last_heard(&self) -> (Option<Timestamp>, Moment) {
+        let mut state = lock(&self.state);
+        // A daemon before this one may have heard it until this one began.
+        let last = *state.last.get_or_insert_with(since_boot);
+        (state.heard, last)
+    }
+
+    /// For how long it hasn't been heard.
+    pub(super) fn away(&self) -> Duration {
+        since_boot().saturating_sub(self.last_heard().1)
+    }
+
+    /// Waits until somebody wants it to be tried now.
+    pub(super) async fn urged(&self) {
+        // Both ends live as long as the link.
+        let _ = self.urge.1.recv().await;
+    }
+
     pub(super) fn is_up(&self, client: &Client) {
         let mut state = lock(&self.state);
         state.client = Some(client.clone());

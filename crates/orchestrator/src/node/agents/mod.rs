@@ -3,6 +3,7 @@
 //! A service on another node is kept by the agent there, so for the engine here it is a hosted run
 //! (`docs/adr/0007-hosted-runs.md`). What is said over the way is the registry's API with the few methods of [`wire`].
 
+mod again;
 pub(super) mod copy;
 mod keep;
 mod link;

@@ -7,6 +7,7 @@ use super::remote::{self, Remote, Telling};
 use super::unit::Unit;
 use super::{HOSTED_VERSION, Hosted, HostedRecord, Live, LogSource, Task, Told, record};
 use crate::model::{InstanceName, Role, Service};
+use crate::network::ambassadors::Caller;
 use crate::network::{Attached as Joined, ContainerNetwork, ResolvedTarget};
 use crate::node::agents::Links;
 use crate::node::{Found, FoundState, Launch, NodeEvent, NodeFact, Project, Spawner, StopHow};
@@ -21,6 +22,7 @@ use command_executor::target::ManagedService;
 use futures_util::future::join_all;
 use futures_util::task::SpawnExt;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -91,6 +93,15 @@ impl Hosts {
             }
         };
         self.inner.spawner.spawn(asking).is_ok()
+    }
+
+    /// Takes who may have ambassadors from now on. What has to be done for it is done beside everything else.
+    pub(in crate::node) fn expect_callers(&self, callers: BTreeMap<InstanceName, Caller>, down: bool) {
+        let docker = self.inner.docker.clone();
+        // Before whatever is ordered next, so that nobody's networks are forgotten that were told meanwhile.
+        docker.expect_callers(callers, down);
+        // Refused only when the engine is to end.
+        let _ = self.inner.spawner.spawn(async move { docker.check_ambassadors().await });
     }
 
     /// What has become of these runs. Those that are up are taken over.

@@ -3,10 +3,14 @@
 //! Compose is only called to bring it up and to take it down; what becomes of it the engine tells, by the labels that
 //! Compose gives its containers.
 
+use super::ambassador::AmbassadorError;
 use super::ask::EngineError;
 use super::engine::{Engine, Notice};
 use super::news::{exit_after_stop, news};
 use crate::health::Verdict;
+use crate::model::InstanceName;
+use crate::network::ambassadors::Doors;
+use crate::network::reach::has_ambassadors;
 use crate::node::hosted::record::folder;
 use crate::node::hosted::{Change, Hosted, LogSource, Progress, Seen, Told, Up};
 use crate::node::{Launch, StopHow, chain};
@@ -22,6 +26,7 @@ use command_executor::target::docker::{
 use futures_util::future::{BoxFuture, try_join_all};
 use service_registry::model::{Execution, Exit};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -29,6 +34,8 @@ use std::time::Duration;
 
 /// The label of Compose's containers that names their service.
 const SERVICE_LABEL: &str = "com.docker.compose.service";
+/// What is no network of containers' own.
+const MODES: &[&str] = &["host", "none"];
 /// How long `up` may take, with the pulls and builds that belong to it.
 const UP: Duration = Duration::from_secs(3600);
 /// The grace that `down` gives; nothing runs any more then.
@@ -49,6 +56,9 @@ pub(in crate::node::hosted) struct Compose {
     limits: LogLimits,
     logs: PathBuf,
     notices: Receiver<Notice>,
+    instance: InstanceName,
+    /// Who stands for whom in its networks, where it calls others by ambassadors.
+    ambassadors: Option<Doors>,
     project: Mutex<Option<ComposeProject>>,
 }
 
@@ -63,6 +73,8 @@ enum Failed {
     NotInstalled,
     #[error("can't run Compose")]
     Run(#[source] ExecuteError),
+    #[error(transparent)]
+    Ambassador(#[from] AmbassadorError),
     #[error("Compose has made no container of {0}")]
     Nothing(String),
 }
@@ -73,6 +85,7 @@ impl Failed {
         let hint = match self {
             Self::Compose(error) => error.hint(),
             Self::Engine(error) => return error.told(),
+            Self::Ambassador(error) => return error.told(),
             _ => None,
         };
         hint.map_or(text.clone(), |hint| format!("{text} ({hint})"))
@@ -96,6 +109,7 @@ impl Engine {
         let aliases = vec![launch.service.name.to_string(), launch.instance.to_string()];
         let network = launch.network.as_ref().filter(|_| service.is_some());
         let logs = &launch.service.logs;
+        self.in_network(launch.network.as_ref());
         Compose {
             notices: self.watch(&key, &launch.run),
             engine: self.clone(),
@@ -116,6 +130,8 @@ impl Engine {
                 keep_runs: logs.keep_runs,
             },
             logs: folder(&self.project().state, &launch.instance),
+            instance: launch.instance.clone(),
+            ambassadors: has_ambassadors(&launch.service).then(|| launch.resolved.ambassadors.clone()),
             project: Mutex::new(None),
         }
     }
@@ -207,22 +223,81 @@ impl Compose {
 
     async fn bring_up(&self, progress: Progress<'_>) -> Result<Up, Failed> {
         let project = self.project().await?;
+        if let Some(doors) = self.ambassadors.as_ref().filter(|doors| !doors.is_empty()) {
+            self.stand(&project, doors, progress).await?;
+        }
         progress(format!("Compose brings up {}", self.what()));
         let up = match &self.service {
             Some(service) => project.service(service).up(),
             None => project.up(),
         };
+        self.made(up).await?.up(self).ok_or_else(|| Failed::Nothing(self.what()))
+    }
+
+    /// Has Compose make its containers by that command; they are in the stack's network then, where that is joined.
+    async fn made(&self, command: Command) -> Result<Found, Failed> {
         // Compose would make the project's network twice if two of its services came up at the same time.
         let turn = self.engine.compose_turn().await;
-        self.run(&up.timeout(UP)).await?;
+        self.run(&command.timeout(UP)).await?;
         drop(turn);
         let found = self.find_containers().await?;
+        self.join(&found).await?;
+        Ok(found)
+    }
+
+    async fn join(&self, found: &Found) -> Result<(), Failed> {
         if let (Some(join), Some(container)) = (&self.network, found.containers.first())
             && !container.networks.contains_key(&join.network)
         {
             self.engine.change(&self.engine.docker().network_join(join, &container.id)).await?;
         }
-        found.up(self).ok_or_else(|| Failed::Nothing(self.what()))
+        Ok(())
+    }
+
+    /// Has its containers and networks made, and whoever they call stand there, before anything of it runs.
+    async fn stand(
+        &self,
+        project: &ComposeProject,
+        doors: &Doors,
+        progress: Progress<'_>,
+    ) -> Result<(), Failed> {
+        progress(format!("Compose makes {}", self.what()));
+        let create = match &self.service {
+            Some(service) => project.service(service).create(),
+            None => project.create(),
+        };
+        let found = self.made(create).await?;
+        let (networks, doors) = (self.networks(&found), self.doors(&found, doors));
+        Ok(self.engine.stand_for(&self.instance, networks, &doors).await?)
+    }
+
+    /// Where ambassadors are to stand: in the stack's network, where that is joined, else in those of the file.
+    fn networks(&self, found: &Found) -> BTreeSet<String> {
+        if let Some(join) = &self.network {
+            return [join.network.clone()].into();
+        }
+        let networks = found.containers.iter().flat_map(|container| container.networks.keys());
+        networks.filter(|name| !MODES.contains(&name.as_str())).cloned().collect()
+    }
+
+    /// What it asks for, without what its own services are called in the same networks.
+    fn doors(&self, found: &Found, doors: &Doors) -> Doors {
+        if self.network.is_some() {
+            return doors.clone();
+        }
+        let own = |name: &str| {
+            found.containers.iter().any(|it| it.labels.get(SERVICE_LABEL).is_some_and(|own| own == name))
+        };
+        let (own, others): (Doors, Doors) =
+            doors.iter().map(|(name, ports)| (name.clone(), ports.clone())).partition(|(name, _)| own(name));
+        for name in own.keys() {
+            tracing::warn!(
+                instance = %self.instance,
+                name,
+                "its file has a service of that name, so that of the stack can't be called by it"
+            );
+        }
+        others
     }
 
     fn execution(&self, found: &Found) -> Execution {
@@ -237,20 +312,19 @@ impl Compose {
             _ => Execution::Compose { project: self.name.clone(), run },
         }
     }
-
-    async fn look(&self) -> Result<Seen, Failed> {
-        let found = self.find_containers().await?;
-        if found.containers.is_empty() {
-            return Ok(Seen::Absent);
-        }
-        if found.lives() {
-            return Ok(found.up(self).map_or(Seen::Absent, Seen::Up));
-        }
-        Ok(Seen::Ended(found.exit()))
-    }
 }
 
 impl Found {
+    fn seen(&self, compose: &Compose) -> Seen {
+        match self.lives() {
+            _ if self.containers.is_empty() => Seen::Absent,
+            true => self.up(compose).map_or(Seen::Absent, Seen::Up),
+            // Made and never started: its start was interrupted.
+            false if self.containers.iter().all(|it| it.status == ContainerStatus::Created) => Seen::Absent,
+            false => Seen::Ended(self.exit()),
+        }
+    }
+
     /// Whether one of them is up, or about to be again.
     fn lives(&self) -> bool {
         let lives = |status: ContainerStatus| status.is_running() || status == ContainerStatus::Restarting;
@@ -303,7 +377,13 @@ impl Hosted for Compose {
         Box::pin(async {
             // So that its network is taken back with everything else, whoever brought it up.
             self.project().await.map_err(|error| error.told())?;
-            self.look().await.map_err(|error| error.told())
+            let found = self.find_containers().await.map_err(|error| error.told())?;
+            let seen = found.seen(self);
+            if let (Seen::Up(_), Some(doors)) = (&seen, &self.ambassadors) {
+                let doors = self.doors(&found, doors);
+                self.engine.join_again(&self.instance, self.networks(&found), Some(&doors)).await;
+            }
+            Ok(seen)
         })
     }
 

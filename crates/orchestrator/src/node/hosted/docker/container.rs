@@ -1,5 +1,6 @@
 //! A run that is a container.
 
+use super::ambassador::AmbassadorError;
 use super::ask::EngineError;
 use super::engine::{Engine, Notice};
 use super::news::{exit_after_stop, news};
@@ -8,6 +9,8 @@ use super::{INSTANCE_LABEL, PROJECT_LABEL, RUN_LABEL};
 use crate::health::Verdict;
 use crate::model::InstanceName;
 use crate::network::ContainerSpec;
+use crate::network::ambassadors::Doors;
+use crate::network::reach::has_ambassadors;
 use crate::node::hosted::record::folder;
 use crate::node::hosted::{Change, Hosted, HostedRecord, LogSource, Progress, Seen, Told, Up};
 use crate::node::{Launch, StopHow, chain, holder};
@@ -21,6 +24,7 @@ use command_executor::target::docker::{
 };
 use futures_util::future::BoxFuture;
 use service_registry::model::{Execution, Exit};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// The name of this machine in a container.
@@ -38,6 +42,8 @@ pub(in crate::node::hosted) struct Container {
     limits: LogLimits,
     folder: PathBuf,
     notices: Receiver<Notice>,
+    /// Who stands for whom in its network, where it calls others by ambassadors.
+    ambassadors: Option<Doors>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,6 +64,7 @@ impl Engine {
             return Err("the stack has no container network: is the container engine there?".into());
         }
         let wanted = wanted(self, launch, spec)?;
+        self.in_network(launch.network.as_ref());
         let logs = &launch.service.logs;
         Ok(Container {
             notices: self.watch(&wanted.name, &launch.run),
@@ -76,6 +83,7 @@ impl Engine {
             },
             folder: folder(&self.project().state, &launch.instance),
             wanted,
+            ambassadors: has_ambassadors(&launch.service).then(|| launch.resolved.ambassadors.clone()),
         })
     }
 }
@@ -175,6 +183,18 @@ fn volume(project: &str, text: &str) -> Volume {
 impl Container {
     fn name(&self) -> &str {
         &self.wanted.name
+    }
+
+    fn networks(&self) -> BTreeSet<String> {
+        self.wanted.network.iter().map(|network| network.name.clone()).collect()
+    }
+
+    /// Whoever it calls is there before it is.
+    async fn stand(&self) -> Result<(), AmbassadorError> {
+        match &self.ambassadors {
+            Some(doors) => self.engine.stand_for(&self.instance, self.networks(), doors).await,
+            None => Ok(()),
+        }
     }
 
     async fn bring_up(&self, progress: Progress<'_>) -> Result<Up, EngineError> {
@@ -332,6 +352,7 @@ pub(super) fn exit_of(state: &ContainerState) -> Exit {
 impl Hosted for Container {
     fn start<'a>(&'a self, progress: Progress<'a>) -> BoxFuture<'a, Result<Up, String>> {
         Box::pin(async move {
+            self.stand().await.map_err(|error| error.told())?;
             self.bring_up(progress).await.map_err(|error| match &error {
                 EngineError::Docker(DockerError::PortInUse { .. }) => {
                     let taken = self.wanted.ports.iter().filter_map(|port| holder(port.host?));
@@ -344,7 +365,13 @@ impl Hosted for Container {
     }
 
     fn find(&self) -> BoxFuture<'_, Result<Seen, String>> {
-        Box::pin(async { self.look().await.map_err(|error| error.told()) })
+        Box::pin(async {
+            let seen = self.look().await.map_err(|error| error.told())?;
+            if matches!(seen, Seen::Up(_)) {
+                self.engine.join_again(&self.instance, self.networks(), self.ambassadors.as_ref()).await;
+            }
+            Ok(seen)
+        })
     }
 
     fn next(&self) -> BoxFuture<'_, Change> {

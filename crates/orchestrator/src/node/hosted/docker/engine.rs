@@ -1,5 +1,6 @@
 //! The container engine: how it is asked, and the one stream of what it tells.
 
+use super::ambassador::Ambassadors;
 use super::ask::{Asking, EngineError};
 use super::{INSTANCE_LABEL, PROJECT_LABEL, RUN_LABEL};
 use crate::node::{Project, Spawner, StopHow, chain};
@@ -66,6 +67,7 @@ struct Inner {
     /// Held while Compose brings something up.
     compose_turn: Semaphore,
     listening: AtomicBool,
+    ambassadors: Ambassadors,
 }
 
 /// Who wants to hear of a container, by its name or id; or of those of a Compose project (`compose:PROJECT`) or of one of its
@@ -88,6 +90,7 @@ impl Engine {
             compose: Mutex::default(),
             compose_turn: Semaphore::new(1),
             listening: AtomicBool::new(false),
+            ambassadors: Ambassadors::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -98,6 +101,10 @@ impl Engine {
 
     pub(super) fn project(&self) -> &Project {
         &self.inner.project
+    }
+
+    pub(super) fn ambassadors(&self) -> &Ambassadors {
+        &self.inner.ambassadors
     }
 
     pub(super) fn launcher(&self) -> LocalLauncher {
@@ -280,6 +287,14 @@ impl Engine {
     fn tell(&self, event: ContainerEvent) {
         let started = event.action == ContainerAction::Start;
         let ours = event.labels.get(PROJECT_LABEL).is_some_and(|id| *id == self.inner.project.id);
+        if Self::is_ambassador(&event.labels) {
+            // One that goes may be needed; one that comes is looked at by whoever has it made.
+            if ours && !started {
+                let engine = self.clone();
+                let _ = self.inner.spawner.spawn(async move { engine.check_ambassadors().await });
+            }
+            return;
+        }
         let run = event.labels.get(RUN_LABEL).cloned().unwrap_or_default();
         let (name, id) = (event.name.clone(), event.id.clone());
         let instance = event.labels.get(INSTANCE_LABEL).cloned();

@@ -1,5 +1,6 @@
 //! Containers: one engine, its one stream of events, and the runs that it keeps.
 
+mod ambassador;
 mod ask;
 mod compose;
 mod container;

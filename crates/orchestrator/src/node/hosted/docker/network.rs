@@ -119,6 +119,7 @@ fn no_subnet(name: &str, subnets: Vec<String>) -> NetworkError {
 impl Engine {
     /// Removes the stack's network with what is left of our containers in it.
     pub(in crate::node::hosted) async fn tidy(&self, network: Option<&ContainerNetwork>) {
+        self.dismiss_ambassadors().await;
         self.compose_down().await;
         let Some(network) = network else { return };
         self.discard_all().await;
