@@ -53,12 +53,13 @@ pub(crate) fn ci(wanted: &[String]) -> Result<(), Failure> {
     if failed.is_empty() { Ok(()) } else { Err(Failure::new(format!("failed: {}", failed.join(", ")))) }
 }
 
-/// A minute with everything, and a shorter one in which the daemon lives and must not grow. The debug build: another one
-/// would take longer than the runs.
+/// A minute with everything, a shorter one in which the daemon lives and must not grow, and one over several machines. The debug
+/// build: another one would take longer than the runs.
 fn torture() -> Result<(), Failure> {
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
     crate::torture::torture(&words(&["--debug", "--seconds", "60"]))?;
-    crate::torture::torture(&words(&["--debug", "--seconds", "30", "--without", "daemon,all"]))
+    crate::torture::torture(&words(&["--debug", "--seconds", "30", "--without", "daemon,all"]))?;
+    crate::torture::torture(&words(&["nodes", "--debug", "--seconds", "40"]))
 }
 
 fn format() -> Result<(), Failure> {

@@ -25,6 +25,7 @@ usage: cargo xtask CHORE
   guards             check the invariants that ARCHITECTURE.md lists
   ci [SECTION...]    format, clippy, docs, dependencies, tests, fuzz
   torture [ARGS]     kill everything at random and prove that nothing is lost: --seconds N --seed S
+  torture nodes [ARGS]         the same with three machines, and what lies between them
   fuzz [ARGS]        feed every parser with junk that learns: --seconds N, names of targets
   openrpc            write the descriptions of the API anew, after a change of methods or their types
   figures            what the registry does in a second, built as a release

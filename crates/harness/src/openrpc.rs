@@ -95,6 +95,11 @@ fn stack() -> Vec<Described> {
         .refuses(&[code::NOT_SUPPORTED, durable])
         .refuses(&named)
         .example(node::DrainParams { name: "eu-1".into(), off: false }),
+        Described::new::<Empty, Empty>(
+            node::RETRY,
+            "Try to reach the nodes that are lost now, rather than when it is their turn. Doesn't wait for it.",
+        )
+        .example(Empty {}),
         Described::new::<node::Owner, Empty>(node::CLAIM, "To an agent: be mine. The first of every connection.")
             .refuses(&[code::CLAIMED, durable])
             .example(example("Owner")),

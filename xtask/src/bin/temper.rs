@@ -9,12 +9,16 @@ mod line;
 #[path = "../torture/rng.rs"]
 #[allow(dead_code, reason = "shared with the chore")]
 mod rng;
+#[path = "../torture/talk.rs"]
+#[allow(dead_code, reason = "shared with the chore: each uses its half")]
+mod talk;
 
 use line::{ERROR_WRITER, FOLDER, Truth};
 use rng::Rng;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -25,6 +29,13 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["probe"] => return probe(),
+        // In a container there is neither truth nor lock.
+        ["serve", name, "anywhere", port] => port
+            .parse()
+            .map_err(io::Error::other)
+            .and_then(|port| talk::serve(name, name, Ipv4Addr::UNSPECIFIED, port)),
+        ["serve", name] => Temper::first().and_then(|temper| temper.serve(name)),
+        ["ask"] => Temper::first().and_then(|temper| temper.ask()),
         ["note", path, code] => return note(Path::new(path), code),
         ["child", name, milliseconds] => Temper::child().and_then(|mut temper| {
             let life = Duration::from_millis(milliseconds.parse().unwrap_or(1000));
@@ -55,8 +66,7 @@ fn probe() -> ExitCode {
 
 /// Writes down the milliseconds since boot, and ends with `code`.
 fn note(path: &Path, code: &str) -> ExitCode {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let line = format!("{}\n", now.tv_sec * 1000 + now.tv_nsec / 1_000_000);
+    let line = format!("{}\n", talk::now());
     let written = OpenOptions::new().append(true).create(true).open(path);
     match written.and_then(|mut file| file.write_all(line.as_bytes())) {
         Ok(()) => ExitCode::from(code.parse().unwrap_or(2)),
@@ -178,6 +188,7 @@ impl Temper {
             "crash" => self.crash(),
             "fork" => self.fork(),
             "chatty" => self.chatty(),
+            "beat" => self.beat(),
             "long" => self.long(),
             other => Err(io::Error::other(format!("there is no temper `{other}`"))),
         }
@@ -185,6 +196,32 @@ impl Temper {
 
     fn writer(&self, name: &str) -> io::Result<Writer> {
         Writer::open(&self.truth_folder(), &self.run, name)
+    }
+
+    /// Answers under this name, at the port that it was given, on loopback alone.
+    fn serve(&self, name: &str) -> io::Result<()> {
+        let port = std::env::var("PORT").map_err(io::Error::other)?.parse().map_err(io::Error::other)?;
+        talk::serve(name, &format!("{} {}", self.instance, self.run), Ipv4Addr::LOCALHOST, port)
+    }
+
+    /// Asks those whom `ASK` names.
+    fn ask(&self) -> io::Result<()> {
+        let whom = std::env::var("ASK").map_err(io::Error::other)?;
+        let folder = self.folder.join(talk::ANSWERS);
+        fs::create_dir_all(&folder)?;
+        talk::ask(&whom, &folder.join(&self.instance))
+    }
+
+    /// Writes down when it began to live, and until when it did.
+    fn beat(&mut self) -> io::Result<()> {
+        let folder = self.folder.join(talk::BEATS);
+        fs::create_dir_all(&folder)?;
+        let beats = Truth::create(&folder.join(format!("{}.{}", self.instance, self.run)))?;
+        beats.attempt(talk::now())?;
+        loop {
+            beats.written(talk::now())?;
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// A line now and then, some on standard error if it is the main writer; for ever, or for `life`.

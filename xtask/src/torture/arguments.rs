@@ -1,6 +1,5 @@
 //! The words after `torture`.
 
-use super::schedule::GROUPS;
 use crate::shell::Failure;
 use std::path::PathBuf;
 
@@ -23,17 +22,17 @@ pub(crate) struct Arguments {
     pub(crate) inside: bool,
 }
 
-const USAGE: &str = "usage: cargo xtask torture [--seconds N] [--seed S] [--debug] [--harness PROGRAM] [--without GROUP,…] [--keep]";
+const USAGE: &str = "usage: cargo xtask torture [nodes] [--seconds N] [--seed S] [--debug] [--harness PROGRAM] [--without GROUP,…] [--keep]";
 
 /// The word that says that the namespace was entered.
 pub(crate) const INSIDE: &str = "--inside-namespace";
 
 impl Arguments {
-    /// Understands the words. Without a seed, the clock gives one.
+    /// Understands the words, of which some may name these groups. Without a seed, the clock gives one.
     ///
     /// # Errors
     /// With the usage.
-    pub(crate) fn parse(words: &[String]) -> Result<Self, Failure> {
+    pub(crate) fn parse(words: &[String], groups: &[(&str, u64)]) -> Result<Self, Failure> {
         let now = jiff::Timestamp::now().as_microsecond();
         let mut arguments = Self {
             seconds: 60,
@@ -59,9 +58,9 @@ impl Arguments {
                 other => return Err(Failure::new(format!("`{other}` isn't known\n{USAGE}"))),
             }
         }
-        let known = |name: &String| GROUPS.iter().any(|(group, _)| group == name);
+        let known = |name: &String| groups.iter().any(|(group, _)| group == name);
         if let Some(unknown) = arguments.without.iter().find(|name| !known(name)) {
-            let groups: Vec<&str> = GROUPS.iter().map(|(group, _)| *group).collect();
+            let groups: Vec<&str> = groups.iter().map(|(group, _)| *group).collect();
             return Err(Failure::new(format!(
                 "there is no group `{unknown}`; there are {}",
                 groups.join(", ")
@@ -77,10 +76,11 @@ fn number(text: &str) -> Result<u64, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::schedule::GROUPS;
     use super::*;
 
     fn parse(text: &str) -> Result<Arguments, Failure> {
-        Arguments::parse(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        Arguments::parse(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>(), GROUPS)
     }
 
     #[test]

@@ -120,14 +120,19 @@ pub(crate) fn current(
     let names =
         fs::read_dir(&folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let newest = names.filter(|name| name.ends_with(".json")).max()?;
-    let value: Value = serde_json::from_slice(&fs::read(folder.join(&newest)).ok()?).ok()?;
+    open_run(&newest, &fs::read(folder.join(&newest)).ok()?)
+}
+
+/// The run of a record with this file name, if it isn't over: its name, its keeper and its main process.
+pub(crate) fn open_run(name: &str, record: &[u8]) -> Option<(String, Option<Identity>, Option<Identity>)> {
+    let value: Value = serde_json::from_slice(record).ok()?;
     let identity = |value: Option<&Value>| {
         let value = value?;
         let pid = i32::try_from(value.get("pid")?.as_i64()?).ok()?;
         Some(Identity { pid, start: value.get("start")?.as_u64()? })
     };
     let process = identity(value.get("state")?.get("running").and_then(|state| state.get("process")));
-    let run = newest.strip_suffix(".json")?.to_owned();
+    let run = name.strip_suffix(".json")?.to_owned();
     let over =
         ["exited", "failed_to_start"].iter().any(|word| value.pointer(&format!("/state/{word}")).is_some());
     (!over).then(|| (run, identity(value.get("keeper")), process))

@@ -123,7 +123,7 @@ fn judge_calls(calls: &Calls, deeds: &Deeds, report: &mut Report) {
 }
 
 /// What `status` says of each instance.
-fn states(project: &Project) -> Result<BTreeMap<String, Value>, Failure> {
+pub(super) fn states(project: &Project) -> Result<BTreeMap<String, Value>, Failure> {
     let status = project.status().map_err(failed("status"))?;
     let instances = status.get("instances").and_then(Value::as_array).cloned().unwrap_or_default();
     let named = instances.into_iter().filter_map(|row| {
@@ -133,7 +133,7 @@ fn states(project: &Project) -> Result<BTreeMap<String, Value>, Failure> {
     Ok(named.collect())
 }
 
-fn word<'a>(row: Option<&'a Value>, key: &str) -> &'a str {
+pub(super) fn word<'a>(row: Option<&'a Value>, key: &str) -> &'a str {
     row.and_then(|row| row.get(key)).and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -194,7 +194,7 @@ fn broken(
 }
 
 /// Whether it ended and will be started again.
-fn is_coming_back(row: Option<&Value>) -> bool {
+pub(super) fn is_coming_back(row: Option<&Value>) -> bool {
     let reason = row.and_then(|row| row.pointer("/reason/code")).and_then(Value::as_str).unwrap_or_default();
     word(row, "state") == "starting" || reason == "backoff"
 }

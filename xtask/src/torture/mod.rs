@@ -16,6 +16,7 @@ mod evidence;
 mod final_proof;
 #[allow(dead_code, reason = "shared with the tempers: each uses its half")]
 mod line;
+mod nodes;
 mod orders;
 mod process;
 mod project;
@@ -25,6 +26,8 @@ mod room;
 mod schedule;
 mod stack;
 mod steps;
+#[allow(dead_code, reason = "shared with the tempers: each uses its half")]
+mod talk;
 
 use crate::shell::{self, Failure};
 use arguments::Arguments;
@@ -54,7 +57,10 @@ fn failed(what: &str) -> impl FnOnce(std::io::Error) -> Failure {
 /// # Errors
 /// When something that must not be was found; the seed and the folder with the evidence are printed.
 pub(crate) fn torture(words: &[String]) -> Result<(), Failure> {
-    let arguments = Arguments::parse(words)?;
+    if let Some(("nodes", words)) = words.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return nodes::torture(&Arguments::parse(words, nodes::GROUPS)?);
+    }
+    let arguments = Arguments::parse(words, schedule::GROUPS)?;
     if let Some(outcome) = room::enter(words, &arguments)? {
         return outcome;
     }

@@ -29,6 +29,8 @@ pub(crate) struct Project {
     pub(crate) programs: Programs,
     /// Its processes.
     pub(crate) family: Family,
+    /// More variables that `harness` is run with.
+    pub(crate) variables: Vec<(&'static str, PathBuf)>,
 }
 
 /// What a command did.
@@ -50,7 +52,7 @@ impl Project {
         }
         let folder = folder.canonicalize()?;
         let family = Family::new(&folder.join("state"));
-        Ok(Self { folder, programs, family })
+        Ok(Self { folder, programs, family, variables: Vec::new() })
     }
 
     /// Replaces services.yaml, so that nobody ever reads half of it.
@@ -73,6 +75,7 @@ impl Project {
         let path = std::env::var_os("PATH").unwrap_or_default();
         command.env("PATH", path).env("HOME", &self.folder).env("RUST_BACKTRACE", "1");
         command.env("XDG_STATE_HOME", self.folder.join("state"));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -85,7 +85,9 @@ impl Report {
         }
         println!("  {:<28}{:>8.0}", "service-seconds", found.seconds);
         for (name, times) in [("50 services", &self.adoptions_50), ("100 services", &self.adoptions_100)] {
-            println!("  {:<28}{}", format!("adoption of {name}, ms"), milliseconds(times));
+            if !times.is_empty() {
+                println!("  {:<28}{}", format!("adoption of {name}, ms"), milliseconds(times));
+            }
         }
         for (name, footprint) in [("first", self.first_footprint), ("last", self.last_footprint)] {
             if let Some((memory, open)) = footprint {

@@ -87,20 +87,34 @@ pub(crate) const GROUPS: &[(&str, u64)] = &[
 /// The schedule of `seconds` seconds with this seed. Leaving out a group changes nothing of the others.
 pub(crate) fn schedule(seed: u64, seconds: u64, services: &[Service], without: &[String]) -> Vec<Action> {
     let mut actions = Vec::new();
-    for (position, (group, mean)) in GROUPS.iter().enumerate() {
-        if without.iter().any(|name| name == group) {
-            continue;
-        }
-        let mut rng = Rng::new(seed ^ (position as u64 + 1).wrapping_mul(0xa076_1d64_78bd_642f));
-        let mut at = rng.between(mean / 4, *mean);
-        while at < seconds * 1000 {
-            actions.extend(attacks(group, &mut rng, services, at));
-            at += rng.between(mean / 2, mean * 3 / 2);
-        }
-    }
+    moments(GROUPS, 1, seed, seconds, without, |group, rng, at| {
+        actions.extend(attacks(group, rng, services, at));
+    });
     actions.retain(|action| action.at < seconds * 1000);
     actions.sort_by_key(|action| action.at);
     actions
+}
+
+/// The moments at which something of each group is done, each group with numbers of its own: `first` is that of the first one.
+pub(super) fn moments(
+    groups: &[(&str, u64)],
+    first: u64,
+    seed: u64,
+    seconds: u64,
+    without: &[String],
+    mut each: impl FnMut(&str, &mut Rng, u64),
+) {
+    for (number, (group, mean)) in (first..).zip(groups) {
+        if without.iter().any(|name| name == group) {
+            continue;
+        }
+        let mut rng = Rng::new(seed ^ number.wrapping_mul(0xa076_1d64_78bd_642f));
+        let mut at = rng.between(mean / 4, *mean);
+        while at < seconds * 1000 {
+            each(group, &mut rng, at);
+            at += rng.between(mean / 2, mean * 3 / 2);
+        }
+    }
 }
 
 fn attacks(group: &str, rng: &mut Rng, services: &[Service], at: u64) -> Vec<Action> {

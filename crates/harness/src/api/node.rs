@@ -16,6 +16,9 @@ pub const LIST: &str = "node.list";
 /// `node.drain`: [`DrainParams`] → [`DrainResult`], once it is durable.
 pub const DRAIN: &str = "node.drain";
 
+/// `node.retry`: nothing → nothing. Nodes that are lost are tried now, rather than when it is their turn.
+pub const RETRY: &str = "node.retry";
+
 /// Which node gets nothing new any more.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

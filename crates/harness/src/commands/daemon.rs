@@ -52,6 +52,8 @@ enum Command {
     Listen(access::Listen),
     Token(access::Token),
     #[command(hide = true)]
+    Ambassador(Ambassador),
+    #[command(hide = true)]
     Bridge(bridge::Args),
     #[command(hide = true)]
     Plane(plane::Args),
@@ -65,6 +67,20 @@ struct Run {
     /// Leave the terminal; standard input is a pipe that gets one byte when the daemon answers, or else why it can't
     #[arg(long, hide = true)]
     background: bool,
+}
+
+/// Stand for a service in a container network. Nobody types this
+#[derive(clap::Args, Debug)]
+struct Ambassador {
+    /// The data plane's socket for ambassadors
+    #[arg(long)]
+    door: PathBuf,
+    /// The service
+    #[arg(long)]
+    service: String,
+    /// The ports to listen on
+    #[arg(long, value_delimiter = ',', required = true)]
+    ports: Vec<u16>,
 }
 
 /// How long the daemon may take to end.
@@ -84,6 +100,12 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
         Command::Restart => restart::run(context),
         Command::Listen(args) => access::listen(context, args),
         Command::Token(args) => access::token(context, args),
+        Command::Ambassador(Ambassador { door, service, ports }) => {
+            data_plane::Ambassador { door, service, ports }
+                .run()
+                .map(|()| Exit::OK)
+                .map_err(|error| CommandError::from_error(Exit::GENERAL, &error))
+        }
         Command::Bridge(args) => bridge::run(args),
         Command::Plane(args) => plane::run(context, args),
     }

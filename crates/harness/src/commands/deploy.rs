@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 ///
 /// It is checked, unpacked beside the versions that are there, and switched to by one rename. Scripts of the package run before
 /// (scripts/pre_install.sh, scripts/setup.sh) and after (scripts/post_install.sh). Deploying what is current changes nothing.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 #[command(before_help = examples![
     "harness deploy web-1.2.0.tar.zst                    To /opt as root, else below ~/.local/share/harness/opt"
     "harness deploy web-1.2.0.tar.zst --key web.pub      Only if it is signed with this key"

@@ -40,13 +40,9 @@ pub(crate) struct Args {
 pub(crate) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
     let project = context.project()?;
     let place: ExecContext = connect::block_on(async |executor| {
-        let daemon = match connect::existing(executor, &project).await? {
-            Some(daemon) => daemon,
-            None if offline::live_instances(&project)?.is_empty() => {
-                return Err(CommandError::new(Exit::GENERAL, "nothing is running")
-                    .hint("`harness start` starts the services of services.yaml"));
-            }
-            None => connect::or_start(executor, &project).await?,
+        let Some(daemon) = offline::daemon_of_what_runs(executor, &project).await? else {
+            return Err(CommandError::new(Exit::GENERAL, "nothing is running")
+                .hint("`harness start` starts the services of services.yaml"));
         };
         Ok(daemon.call(api::STACK_EXEC, &ExecParams { name: args.name.clone() }).await?)
     })?;

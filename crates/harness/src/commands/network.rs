@@ -5,7 +5,7 @@ mod forward;
 mod show;
 mod test;
 
-use super::{Context, examples, load};
+use super::{Context, examples, load, offline};
 use crate::api::network::{DOWN, Down, ROTATE_KEYS, Rotated, SHOW, ShowResult};
 use crate::api::{self, StatusResult};
 use crate::connect;
@@ -79,10 +79,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     }
 }
 
-/// The network as the daemon knows it, and the instances. `None` where no daemon runs.
+/// The network as the daemon knows it, and the instances. `None` where nothing runs; a daemon that is missing is started, since
+/// what runs is reached without one.
 fn known(project: &Project) -> Result<Option<(NetworkStatus, Vec<Entry>)>, CommandError> {
     connect::block_on(async |executor| {
-        let Some(daemon) = connect::existing(executor, project).await? else { return Ok(None) };
+        let Some(daemon) = offline::daemon_of_what_runs(executor, project).await? else { return Ok(None) };
         let shown: ShowResult = daemon.call(SHOW, &serde_json::json!({})).await?;
         let status: StatusResult = daemon.call(api::STACK_STATUS, &api::Names::default()).await?;
         Ok(Some((shown.network, status.instances)))

@@ -1,8 +1,10 @@
-//! What can be known without a daemon: from the files that keepers wrote.
+//! What can be known without a daemon: from the files that keepers wrote; and the daemon that what runs should have.
 
+use crate::connect::{self, Daemon};
 use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::project::Project;
+use async_executor::LocalExecutor;
 use command_executor::keeper::{self, FoundRun, Keepers, Liveness, RunState};
 use orchestrator::node::{HostedRecord, LogSource};
 use service_registry::model::{Entry, Execution, Exit as Ended, Location, Reason, ReasonCode, State};
@@ -37,6 +39,18 @@ fn may_live(record: &HostedRecord) -> bool {
     let elsewhere = matches!(record.log, LogSource::Node { .. });
     record.ended.is_none()
         && (elsewhere || process.is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists()))
+}
+
+/// The daemon; where none runs though something is alive, one that is started and adopts it. `None` where nothing runs.
+pub(super) async fn daemon_of_what_runs(
+    executor: &LocalExecutor<'static>,
+    project: &Project,
+) -> Result<Option<Daemon>, CommandError> {
+    match connect::existing(executor, project).await? {
+        Some(daemon) => Ok(Some(daemon)),
+        None if live_instances(project)?.is_empty() => Ok(None),
+        None => Ok(Some(connect::or_start(executor, project).await?)),
+    }
 }
 
 /// Instances of which something is alive.

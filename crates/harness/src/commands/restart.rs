@@ -60,17 +60,12 @@ pub(super) fn carry_out(
     let begin = Instant::now();
     let remote = project.remote.is_some();
     connect::block_on(async |executor| {
-        let running = connect::existing(executor, project).await?;
-        let daemon = match running {
-            Some(daemon) => daemon,
-            None if offline::live_instances(project)?.is_empty() => {
-                return Err(CommandError::new(
-                    Exit::GENERAL,
-                    "nothing is running, so there is nothing to restart",
-                )
-                .hint("`harness start` starts it"));
-            }
-            None => connect::or_start(executor, project).await?,
+        let Some(daemon) = offline::daemon_of_what_runs(executor, project).await? else {
+            return Err(CommandError::new(
+                Exit::GENERAL,
+                "nothing is running, so there is nothing to restart",
+            )
+            .hint("`harness start` starts it"));
         };
         let before = start::present_runs(&daemon).await?;
         let result: RestartResult = daemon.call(api::STACK_RESTART, params).await?;

@@ -9,6 +9,7 @@ use async_io::Timer;
 use async_lock::Mutex;
 use futures_lite::FutureExt as _;
 use service_registry::files::{Opened, PackagePlace, Places, PutParams, ReceiveError, Receiver};
+use service_registry::package::install::Depot;
 use service_registry::server::{IncomingStream, Streams};
 use service_registry::wire::{self, RpcError};
 use std::path::{Path, PathBuf};
@@ -38,25 +39,38 @@ impl Files {
         let params = at_home(params, crate::project::home().as_deref());
         let mut places = Places { files: self.folder.clone(), state: self.state.clone(), bases: Vec::new() };
         let begun = blocking::unblock(move || {
+            let mut others = Vec::new();
             if let Some(PackagePlace { name, sha256, prefix }) = &params.package {
                 let depot = packages::depot(prefix.as_deref())
                     .map_err(|error| RpcError::new(code::PACKAGE, chain(&error)))?;
-                // None of them is an error: there may be none.
-                let installed = depot.status(name, packages::READ).map(|status| status.versions);
-                places.bases =
-                    installed.unwrap_or_default().iter().map(|version| depot.folder(name, version)).collect();
                 places.files = depot.staging(name, sha256);
+                others = depot.incoming(name);
+                others.retain(|folder| *folder != places.files);
+                places.bases = installed(&depot, name);
+                places.bases.extend(others.iter().cloned());
             }
-            Receiver::begin(params, &places).map_err(|error| refused(&error))
+            let receiver = Receiver::begin(params, &places).map_err(|error| refused(&error))?;
+            Ok((receiver, others))
         });
-        let receiver = begun.await?;
+        let (receiver, others): (_, Vec<PathBuf>) = begun.await?;
         let missing = receiver.missing().to_vec();
         let stream = streams.receive(move |incoming| async move {
             let _turn = turn;
-            receive(receiver, incoming).await
+            let received = receive(receiver, incoming).await?;
+            // What had come of other versions has served.
+            blocking::unblock(move || others.iter().for_each(|other| drop(std::fs::remove_dir_all(other))))
+                .await;
+            Ok(received)
         })?;
         Ok(Opened { stream, missing })
     }
+}
+
+/// The versions of a package that are there, the current one first. None of them is an error: there may be none.
+fn installed(depot: &Depot, name: &str) -> Vec<PathBuf> {
+    let Ok(status) = depot.status(name, packages::READ) else { return Vec::new() };
+    let older = status.versions.iter().rev().filter(|version| Some(*version) != status.current.as_ref());
+    status.current.iter().chain(older).map(|version| depot.folder(name, version)).collect()
 }
 
 /// `~/` is the home folder here.

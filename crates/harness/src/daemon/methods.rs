@@ -70,6 +70,7 @@ pub(crate) const METHODS: &[MethodInfo] = &[
     MethodInfo::read(api::node::LIST),
     MethodInfo::read(api::node::PING),
     MethodInfo::operate(api::node::DRAIN),
+    MethodInfo::operate(api::node::RETRY),
     MethodInfo::admin(api::node::CLAIM),
     MethodInfo::admin(api::node::ASSIGN),
     MethodInfo::admin(api::node::WITHDRAW),
@@ -161,6 +162,10 @@ impl Methods for StackMethods {
                 api::node::LIST => answer(shared.nodes().await?),
                 api::node::PING => answer(shared.ping(read(params)?).await?),
                 api::node::DRAIN => answer(shared.drain(read(params)?).await?),
+                api::node::RETRY => {
+                    shared.ask_plain(Command::RetryNodes).await?;
+                    answer(Empty {})
+                }
                 api::node::CLAIM => answer(shared.claim(read(params)?).await?),
                 api::node::ASSIGN => answer(shared.assign(read(params)?).await?),
                 api::node::WITHDRAW => answer(shared.withdraw(read(params)?).await?),

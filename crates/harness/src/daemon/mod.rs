@@ -51,6 +51,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// This node's name, for `HARNESS_NODE`.
 const NODE: &str = "local";
 
+/// The command that is an ambassador: `harness daemon ambassador`.
+const AMBASSADOR: &[&str] = &["daemon", "ambassador"];
+
 /// The daemon can't run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DaemonError {
@@ -155,7 +158,8 @@ async fn daemon(
         state_dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let name = project_id.rsplit_once('-').map_or(project_id.as_str(), |(name, _)| name).to_owned();
     let owner = nodes::identity(&registry, state_dir);
-    let project = Project { id: project_id.clone(), name, state: state_dir.to_owned(), owner };
+    let project =
+        Project { id: project_id.clone(), name, state: state_dir.to_owned(), owner, ambassador: AMBASSADOR };
     let engine = Engine::start(
         keepers,
         project.clone(),

@@ -5,14 +5,14 @@ use serde_json::Value;
 use test_hosts::{BB, Docker, Scope, require};
 
 /// A project with containers: whatever becomes of the test, they are removed.
-struct Stack {
-    project: Project,
-    docker: Docker,
-    scope: Scope,
+pub(crate) struct Stack {
+    pub(crate) project: Project,
+    pub(crate) docker: Docker,
+    pub(crate) scope: Scope,
 }
 
 impl Stack {
-    fn new(docker: Docker, test: &str, services: &str) -> Self {
+    pub(crate) fn new(docker: Docker, test: &str, services: &str) -> Self {
         let scope = docker.scope(test).unwrap();
         let project = Project::new(&services.replace("BB", BB));
         Self { project, docker, scope }
@@ -20,14 +20,14 @@ impl Stack {
 
     /// Starts it, and knows from then on whose its containers are.
     #[track_caller]
-    fn start(&self) {
+    pub(crate) fn start(&self) {
         let done = self.project.run(&["start"]);
         let id = self.id();
         self.scope.also(&format!("harness.project={id}")).unwrap();
         assert_eq!(done.code, 0, "{}", done.stderr);
     }
 
-    fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         self.project.state_dir().file_name().unwrap().to_str().unwrap().to_owned()
     }
 
@@ -41,13 +41,13 @@ impl Stack {
         names
     }
 
-    fn container(&self, instance: &str) -> String {
+    pub(crate) fn container(&self, instance: &str) -> String {
         format!("{}-{instance}", self.id())
     }
 
     /// Nothing of the project is left in the engine.
     #[track_caller]
-    fn assert_gone(&self) {
+    pub(crate) fn assert_gone(&self) {
         assert_eq!(self.containers(), Vec::<String>::new());
         let network = format!("harness-{}", self.id());
         assert!(self.docker.output(&["network", "inspect", &network]).is_err(), "{network} is left");
@@ -339,7 +339,7 @@ services:
     command: sh -c "echo other; exec sleep 1000"
 "#;
 
-fn has_compose(docker: &Docker) -> bool {
+pub(crate) fn has_compose(docker: &Docker) -> bool {
     let plugin = docker.output(&["compose", "version"]).is_ok();
     plugin
         || std::process::Command::new("docker-compose")

@@ -2,6 +2,7 @@
 //! runs on a test host.
 
 mod agents;
+mod ambassadors;
 mod deploy;
 mod files;
 mod network;
@@ -10,7 +11,7 @@ mod nodes;
 use serde_json::Value;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use test_hosts::{Host, OwnHost, Portable, Suite, require};
+use test_hosts::{Host, Network, OwnHost, Portable, Suite, require};
 
 /// Time after which something that should happen has not.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -291,4 +292,51 @@ fn every_command_can_be_carried_out_by_the_harness_of_another_machine() {
     host.sh("rm /home/app/.local/bin/harness").unwrap();
     let (code, _, stderr) = run(shop, &["status"]);
     assert!(code == Some(127) && stderr.contains("harness"), "{stderr}");
+}
+
+/// What answers datagrams on a machine.
+const ECHO: &str = r#"[perl, "-MIO::Socket::INET", -e, 'my $s = IO::Socket::INET->new(LocalPort => 9000, Proto => "udp") or die; while ($s->recv(my $m, 99)) { $s->send("heard $m") }']"#;
+
+#[test]
+fn programs_of_two_machines_reach_each_other_by_interfaces_of_the_kernel() {
+    let network = require!(Network::create("interfaces"));
+    let [one, two] = require!(network.boot_all([(Suite::Bookworm, "one"), (Suite::Trixie, "two")]));
+    // The project is on one of them, so that nothing of this machine is changed.
+    one.write("/srv/key", &std::fs::read_to_string(one.identity()).unwrap()).unwrap();
+    one.write("/etc/ssh/ssh_known_hosts", &std::fs::read_to_string(one.known_hosts()).unwrap()).unwrap();
+    one.sh("chmod 600 /srv/key").unwrap();
+    let there = There::new(
+        one,
+        &format!(
+            "networks:
+  mesh: {{type: wireguard, subnet: 10.42.0.0/16, interface: wg-test}}
+nodes:
+  two: {{host: {}, user: app, sudo: true, identity_file: /srv/key}}
+services:
+  web: {{type: remote, host: two, command: {ECHO}, ports: [9001], network: mesh}}
+  ask: {{type: process, command: [sleep, '1000'], env: {{WEB: '${{web.url}}'}}}}
+",
+            two.address()
+        ),
+    );
+    there.ok("start");
+    let shown = || -> Value { serde_json::from_str(&there.ok("network show -o json")).unwrap() };
+    let interface = |node: &str| shown()["reports"][node]["tunnel"]["interface"].clone();
+    there.until("both have their interface", || {
+        ["local", "two"].iter().all(|node| {
+            let interface = interface(node);
+            interface["name"] == "wg-test" && interface["error"].is_null()
+        })
+    });
+    let address = interface("two")["address"].as_str().unwrap().to_owned();
+    assert!(address.starts_with("10.42."), "{address}");
+    let ask = format!(
+        r#"perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(PeerAddr => "{address}", PeerPort => 9000, Proto => "udp") or die; alarm 5; $s->send("a word"); $s->recv(my $m, 99); print $m'"#
+    );
+    there.until("a datagram is answered", || there.host.sh(&ask).is_ok_and(|said| said == "heard a word"));
+    assert!(there.ok("network show").contains("wg-test"));
+    there.ok("stop -y");
+    let gone = "! ip link show wg-test 2>/dev/null";
+    there.host.wait_until(gone).unwrap();
+    two.wait_until(gone).unwrap();
 }

@@ -6,6 +6,7 @@
 mod support;
 
 mod adoption;
+mod ambassadors;
 mod badluck;
 mod clients;
 mod commands;

@@ -63,6 +63,31 @@ fn a_package_is_installed_run_and_replaced_by_the_next_version() {
 }
 
 #[test]
+fn the_packages_stop_command_is_run_before_the_signal() {
+    let project = Project::new("services: {}\n");
+    let goodbye = "echo \"bye from $HARNESS_PACKAGE_VERSION in $(basename $PWD)\"";
+    script(&project, "web/scripts/stop.sh", goodbye);
+    build(&project, "1.0.0", "");
+    write(&project, "1.0.0", "");
+    project.ok(&["start"]);
+    // The one of the version that runs, also where the next is there already.
+    script(&project, "web/bin/leave", "echo \"left $1\"; exit 4");
+    fs::remove_file(project.path().join("web/scripts/stop.sh")).unwrap();
+    build(&project, "1.1.0", "service: {stop: bin/leave now}\n");
+    write(&project, "1.1.0", "");
+    project.ok(&["start", "--apply"]);
+    let lines = project.logs("web");
+    assert!(lines.contains(&"bye from 1.0.0 in web-1.0.0".to_owned()), "{lines:?}");
+    // Also by a daemon that took it over.
+    project.ok(&["daemon", "restart"]);
+    project.ok(&["stop", "web"]);
+    let lines = project.logs("web");
+    let last: Vec<&str> = lines.iter().rev().take(2).rev().map(String::as_str).collect();
+    assert_eq!(last, ["left now", "harness: the stop command ended with 4; the signal follows"], "{lines:?}");
+    project.ok(&["stop"]);
+}
+
+#[test]
 fn what_cant_be_installed_is_told_and_stop_ends_an_install() {
     let project = Project::new("services: {}\n");
     write(&project, "1.0.0", "");
@@ -131,5 +156,39 @@ fn a_deployed_service_runs_the_new_version_or_again_the_old_one() {
     let unknown = project.run(&["deploy", "web", "--version", "7.0.0"]);
     assert_eq!(unknown.code, 3, "{}", unknown.stderr);
     assert!(unknown.stderr.contains("web 7.0.0 isn't installed"), "{}", unknown.stderr);
+    project.ok(&["stop"]);
+}
+
+#[test]
+fn replicas_are_deployed_to_one_after_the_other_and_the_first_failure_ends_it() {
+    let project = Project::new("services: {}\n");
+    // A replica is healthy once it has said that it is up.
+    let start = "echo $VERSION begins >> diary; [ -e broken ] && exit 1\n\
+                 echo $VERSION is up >> diary; touch up.$VERSION.$HARNESS_INSTANCE; exec sleep 1000";
+    let version = |version: &str| {
+        script(&project, "web/scripts/start.sh", start);
+        project.write("web/manifest.yaml", &format!("name: web\nversion: {version}\n"));
+        project.ok(&["package", "build", "web"]);
+        let folder = project.path().display();
+        let check =
+            "health_check: {command: [sh, -c, 'test -e up.$VERSION.$HARNESS_INSTANCE'], interval: 50ms}";
+        let env = format!("env: {{VERSION: '{version}'}}, working_dir: {folder}");
+        write(&project, version, &format!(", restart: no, replicas: 3, {env}, {check}"));
+    };
+    version("1.0.0");
+    project.ok(&["start"]);
+    version("1.1.0");
+    project.ok(&["deploy", "web"]);
+    let diary = project.read("diary");
+    let new: Vec<&str> = diary.lines().filter(|line| line.starts_with("1.1.0")).collect();
+    assert_eq!(new, ["1.1.0 begins", "1.1.0 is up"].repeat(3), "{diary}");
+    version("1.2.0");
+    project.write("broken", "");
+    let failed = project.run(&["deploy", "web"]);
+    assert!(matches!(failed.code, 3 | 5), "{}: {}", failed.code, failed.stderr);
+    assert_eq!(project.read("diary").matches("1.2.0").count(), 1, "{}", project.read("diary"));
+    for (name, state) in [("web-1", "failed"), ("web-2", "running"), ("web-3", "running")] {
+        assert_eq!(project.instance(name)["state"], state, "{name}");
+    }
     project.ok(&["stop"]);
 }

@@ -17,7 +17,7 @@ const SAMPLES: &[(&str, &str, &str, &str)] = &[
         "fn f() { keeper.signal(Signal::TERM); }",
     ),
     (
-        "unsafe only in the keeper's room",
+        "unsafe only in two rooms",
         "crates/orchestrator/src/node/mod.rs",
         "fn f() { unsafe { g() } }",
         "#![deny(unsafe_code)] // unsafe",
@@ -123,7 +123,7 @@ fn doors_are_open_and_tests_are_exempt_where_the_rule_says_so() {
         assert_eq!(check(spawn, path, text), [], "{path}");
     }
     assert!(!check(spawn, "crates/command-executor/src/launcher/local_two.rs", text).is_empty());
-    let unsafe_rule = rule("unsafe only in the keeper's room");
+    let unsafe_rule = rule("unsafe only in two rooms");
     assert!(!check(unsafe_rule, "crates/harness/tests/cli/main.rs", "unsafe {}").is_empty());
 }
 

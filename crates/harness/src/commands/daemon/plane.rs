@@ -10,11 +10,15 @@ use crate::exit::Exit;
 use data_plane::client;
 use orchestrator::network::plane::{Report, Way};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How often a way is taken for its time; the middle one counts.
 const ATTEMPTS: usize = 5;
+
+/// How long each way is measured for.
+const SPEED: Duration = Duration::from_secs(2);
 
 /// The data plane of this machine
 #[derive(clap::Args, Debug)]
@@ -49,6 +53,9 @@ enum Command {
     Probe {
         /// Services, with the port of a listener: `web:8080`; all that are listened for without one
         services: Vec<String>,
+        /// Measure how fast the ways are, too
+        #[arg(long)]
+        speed: bool,
     },
 }
 
@@ -68,9 +75,31 @@ pub(crate) struct Probed {
     /// Microseconds that connecting took, with the answer of the far end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) connect_us: Option<u64>,
+    /// The node of the instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<String>,
+    /// How fast the way to that node is, if that was asked for; none on the same node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) speed: Option<Speed>,
     /// Why there is no connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<String>,
+}
+
+/// How fast a way is: one stream of bytes to the data plane at its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Speed {
+    /// What was measured.
+    Measured {
+        /// Bits a second.
+        bits: u64,
+        /// The way; where instances are reached straight, it is the next one: straight there is nobody who measures.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        way: Option<Way>,
+    },
+    /// It couldn't be measured, and why.
+    Failed(String),
 }
 
 pub(super) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
@@ -89,9 +118,9 @@ pub(super) fn run(context: &Context, args: Args) -> Result<Exit, CommandError> {
                 .map(|()| Exit::OK)
                 .map_err(|error| CommandError::from_error(Exit::GENERAL, &error))
         }
-        Command::Probe { services } => {
+        Command::Probe { services, speed } => {
             let folder = context.project()?.state_dir.join(PLANE_FOLDER);
-            let probed = async_io::block_on(probe(&folder, &services))?;
+            let probed = async_io::block_on(probe(&folder, &services, speed))?;
             context.ui.out(serde_json::to_string(&probed).unwrap_or_default())?;
             Ok(Exit::OK)
         }
@@ -116,7 +145,11 @@ fn join(context: &Context, node: String) -> Result<Exit, CommandError> {
 }
 
 /// Connects to services through the plane whose folder that is.
-pub(crate) async fn probe(folder: &Path, services: &[String]) -> Result<Vec<Probed>, CommandError> {
+pub(crate) async fn probe(
+    folder: &Path,
+    services: &[String],
+    speed: bool,
+) -> Result<Vec<Probed>, CommandError> {
     let failed = |error: client::ClientError| {
         CommandError::from_error(Exit::UNREACHABLE, &error)
             .hint("`harness network show` tells whether it should run")
@@ -138,6 +171,8 @@ pub(crate) async fn probe(folder: &Path, services: &[String]) -> Result<Vec<Prob
             instance: None,
             way: None,
             connect_us: None,
+            node: None,
+            speed: None,
             why: None,
         };
         let mut times = Vec::new();
@@ -148,7 +183,8 @@ pub(crate) async fn probe(folder: &Path, services: &[String]) -> Result<Vec<Prob
             match connected.await {
                 Ok(connected) => {
                     times.push(began.elapsed());
-                    (one.instance, one.way) = (Some(connected.instance), connected.way);
+                    (one.instance, one.node) = (Some(connected.instance), connected.node);
+                    one.way = connected.way;
                 }
                 Err(error) => {
                     one.why = Some(crate::error::chain(&error));
@@ -163,7 +199,31 @@ pub(crate) async fn probe(folder: &Path, services: &[String]) -> Result<Vec<Prob
         }
         probed.push(one);
     }
+    if speed {
+        let mut measured = BTreeMap::new();
+        for one in probed.iter_mut().filter(|one| one.way.is_some()) {
+            let Some(node) = &one.node else { continue };
+            if !measured.contains_key(node) {
+                measured.insert(node.clone(), measure(folder, node).await);
+            }
+            one.speed = measured.get(node).cloned();
+        }
+    }
     Ok(probed)
+}
+
+/// How fast the way to a node is.
+async fn measure(folder: &Path, node: &str) -> Speed {
+    let measured = async { client::connect(folder).await?.measure(node, SPEED).await };
+    match measured.await {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "bits a second are below 2^63"
+        )]
+        Ok(speed) => Speed::Measured { bits: speed.bits() as u64, way: speed.way },
+        Err(error) => Speed::Failed(crate::error::chain(&error)),
+    }
 }
 
 fn micros(time: &Duration) -> u64 {

@@ -8,16 +8,16 @@ use crate::connect;
 use crate::error::{CommandError, chain};
 use crate::exit::Exit;
 use crate::node::agent::{Agents, Brought};
-use crate::packages::{self, Opened, SCRIPT};
+use crate::packages::{self, Opened, PackageError, SCRIPT};
 use crate::project::Project;
 use crate::ui::meter::bytes;
 use crate::ui::progress::Phase;
 use crate::ui::style::{self, paint};
 use crate::ui::time::short;
 use async_io::Timer;
-use async_lock::Semaphore;
+use async_lock::{OnceCell, Semaphore};
 use command_executor::launcher::LocalLauncher;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use orchestrator::model::{Node, Stack, Target};
@@ -56,7 +56,7 @@ struct Outcome {
 struct Unpacked {
     folder: PathBuf,
     package: Package,
-    scan: Arc<Scan>,
+    scan: Scan,
 }
 
 impl Drop for Unpacked {
@@ -71,7 +71,8 @@ struct Work<'a> {
     args: &'a Args,
     agents: Agents,
     nodes: IndexMap<String, Node>,
-    unpacked: Unpacked,
+    /// Known once it is unpacked; the way to the first nodes is made meanwhile.
+    unpacked: OnceCell<Unpacked>,
     timeout: Duration,
     board: Board<'a>,
     turns: Semaphore,
@@ -120,24 +121,33 @@ pub(super) fn send(
 ) -> Result<Sent, CommandError> {
     let nodes = chosen(stack, names)?;
     let key = args.key.as_deref().map(packages::public_key).transpose()?;
-    let package = Opened::new(file, key.as_ref())?;
-    let unpacked = unpack(package, &project.state_dir)?;
+    let mut package = Opened::new(file, key.as_ref())?;
+    // What is no package is told before anybody is asked anything.
+    package.peek()?;
     LocalLauncher::prepare();
     let work = Work {
         args,
         agents: Agents::of(&project.id),
         nodes: stack.nodes.clone(),
-        unpacked,
+        unpacked: OnceCell::new(),
         timeout: context.global.timeout.unwrap_or(SCRIPT),
         board: Board::new(&context.ui, &nodes),
         turns: Semaphore::new(args.max_parallel.max(1)),
     };
+    let state = project.state_dir.clone();
     let outcomes = connect::block_on(async |_| {
+        let unpacking = async {
+            let unpacked = blocking::unblock(move || unpack(package, &state)).await?;
+            let _ = work.unpacked.set(unpacked).await;
+            Ok(())
+        };
         let all = nodes.iter().enumerate();
-        Ok(join_all(all.map(|(at, (name, _))| work.one(name, at))).await)
+        let all = async { Ok(join_all(all.map(|(at, (name, _))| work.one(name, at))).await) };
+        try_join(unpacking, all).await.map(|((), outcomes)| outcomes)
     })?;
     let Work { unpacked, board, .. } = work;
     drop(board);
+    let unpacked = unpacked.into_inner().ok_or(PackageError::Interrupted)?;
     if context.ui.is_table() {
         for outcome in &outcomes {
             context.ui.out(line(outcome, &unpacked, args.dry_run))?;
@@ -177,7 +187,7 @@ fn unpack(mut package: Opened, state: &Path) -> Result<Unpacked, CommandError> {
         Ok((package, scan))
     });
     match unpacked {
-        Ok((package, scan)) => Ok(Unpacked { folder, package, scan: Arc::new(scan) }),
+        Ok((package, scan)) => Ok(Unpacked { folder, package, scan: scan.for_several() }),
         Err(error) => {
             let _ = std::fs::remove_dir_all(&folder);
             Err(error)
@@ -246,13 +256,24 @@ impl Work<'_> {
         };
         let greeted = Client::connect(connection.stream, &options).await;
         let (client, driver) = greeted.map_err(|error| (error.to_string(), true))?;
-        driver.run(self.with(&client, at)).await
+        let deploy = async {
+            self.board.tell(at, Phase::Busy, "waiting for the package to be unpacked here".to_owned());
+            self.with(&client, self.unpacked.wait().await, at).await
+        };
+        driver.run(deploy).await
     }
 
-    async fn with(&self, client: &Client, at: usize) -> Result<(u64, Option<Value>), (String, bool)> {
+    async fn with(
+        &self,
+        client: &Client,
+        unpacked: &Unpacked,
+        at: usize,
+    ) -> Result<(u64, Option<Value>), (String, bool)> {
         let lost = |error: PushError| (chain(&error), error.is_of_the_way() || error.may_pass());
-        let place = self.place();
-        let found = Arc::new(self.unpacked.scan.with_package(place.clone()));
+        let Package { manifest, digest, packed, .. } = &unpacked.package;
+        let name = manifest.name.clone();
+        let place = PackagePlace { name, sha256: *digest, prefix: self.args.prefix.clone() };
+        let found = Arc::new(unpacked.scan.with_package(place.clone()));
         if self.args.dry_run {
             let (offered, _stream): (Offered, _) = client
                 .open_stream(PUT, &found.params, INSTALLED)
@@ -267,7 +288,7 @@ impl Work<'_> {
         self.board.tell(at, Phase::Busy, "installing".to_owned());
         let params = InstallParams {
             package: place,
-            size: self.unpacked.package.packed,
+            size: *packed,
             holder: holder(),
             keep: self.args.keep,
             rollback_on_failure: self.args.rollback_on_failure,
@@ -277,11 +298,6 @@ impl Work<'_> {
         let deployed: Value =
             client.call(INSTALL, &params, patience).await.map_err(|error| lost(error.into()))?;
         Ok((sent, Some(deployed)))
-    }
-
-    fn place(&self) -> PackagePlace {
-        let Package { manifest, digest, .. } = &self.unpacked.package;
-        PackagePlace { name: manifest.name.clone(), sha256: *digest, prefix: self.args.prefix.clone() }
     }
 }
 

@@ -15,7 +15,7 @@ use orchestrator::model::{Target, Template};
 use semver::Version;
 use service_registry::model::{Location, State};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Whether that names a service rather than a file.
@@ -45,7 +45,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         None => service.host.iter().cloned().collect(),
     };
     let prefix = install_path.as_ref().and_then(Template::as_literal);
-    let depot = packages::depot(prefix.as_deref().map(Path::new))?;
+    // Where the service takes it from, here and on nodes.
+    let args = &Args { prefix: prefix.map(PathBuf::from).or_else(|| args.prefix.clone()), ..args.clone() };
+    let depot = packages::depot(args.prefix.as_deref())?;
     let here = depot.current(&found.name).map_err(|error| CommandError::from_error(Exit::GENERAL, &error))?;
     if args.dry_run {
         return dry_run(context, args, &project, &stack, &Dry { name, target: &target, here, far, places });
@@ -61,13 +63,16 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     if places.is_none() {
         return not_running(context, args, name, &far);
     }
-    let exit = with_version(context, &project, &stack, name, args.version.as_ref())?;
+    let replicas = replicas(&stack, name);
+    let (exit, tried) = with_version(context, &project, &stack, name, &replicas, args.version.as_ref())?;
     let before = previous.filter(|previous| *previous != target);
     match before {
         Some(before) if exit != Exit::OK && args.rollback_on_failure => {
             let cross = paint(style::ERROR, "✗");
             context.ui.say(format_args!("{cross} {name} isn't ready with {target}: back to {before}"));
-            let back = with_version(context, &project, &stack, name, Some(&before))?;
+            // The one that failed first. Those that weren't reached run the version from before.
+            let restarted: Vec<String> = replicas.into_iter().take(tried).rev().collect();
+            let (back, _) = with_version(context, &project, &stack, name, &restarted, Some(&before))?;
             if back == Exit::OK {
                 context.ui.say(format_args!("{} {name} runs with {before} again", paint(style::GOOD, "✓")));
             }
@@ -101,14 +106,23 @@ fn places(project: &Project, name: &str) -> Result<Option<BTreeSet<Option<String
     Ok(Some(places).filter(|places| !places.is_empty()))
 }
 
-/// Restarts the service, with another version of its package than the file's where one is named.
+/// What is restarted one after the other: the replicas, or the service where there is one.
+fn replicas(stack: &Stack, name: &str) -> Vec<String> {
+    let all = stack.instances().filter(|(_, service)| service.name.as_str() == name);
+    let all: Vec<String> = all.map(|(instance, _)| instance.to_string()).collect();
+    if all.len() > 1 { all } else { vec![name.to_owned()] }
+}
+
+/// Restarts replicas one after the other, each once the one before is ready, with another version of the package than the file's
+/// where one is named. Stops at the first that doesn't become ready; how many were tried.
 fn with_version(
     context: &Context,
     project: &Project,
     stack: &Stack,
     name: &str,
+    replicas: &[String],
     version: Option<&Version>,
-) -> Result<Exit, CommandError> {
+) -> Result<(Exit, usize), CommandError> {
     let mut stack = stack.clone();
     if let (Some(service), Some(wanted)) = (stack.services.get_mut(name), version)
         && let Target::Package { version, .. } = &mut Arc::make_mut(service).target
@@ -117,13 +131,21 @@ fn with_version(
     }
     // Ports and checks are those of the version that is to run.
     packages::service::complete(&mut stack);
-    let params = RestartParams {
+    let mut params = RestartParams {
         stack: Some(stack),
-        names: vec![name.to_owned()],
+        names: Vec::new(),
         env: Context::caller_environment(),
         force: false,
     };
-    restart::carry_out(context, project, &params, true)
+    let mut exit = Exit::OK;
+    for (before, replica) in replicas.iter().enumerate() {
+        if exit != Exit::OK {
+            return Ok((exit, before));
+        }
+        params.names = vec![replica.clone()];
+        exit = restart::carry_out(context, project, &params, true)?;
+    }
+    Ok((exit, replicas.len()))
 }
 
 fn not_running(context: &Context, args: &Args, name: &str, far: &[String]) -> Result<Exit, CommandError> {

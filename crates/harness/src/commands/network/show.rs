@@ -88,6 +88,19 @@ pub(super) fn lines(network: &NetworkStatus, width: Option<usize>) -> Vec<String
         }
     }
     section("Tunnels", table, rows);
+    let mut table = Table::new(&["NODE", "INTERFACE", "ADDRESS", ""]);
+    let mut rows = 0;
+    for (node, report) in &network.reports {
+        if let Some(interface) = report.tunnel.as_ref().and_then(|tunnel| tunnel.interface.as_ref()) {
+            let state = match &interface.error {
+                None => paint(style::GOOD, "✓").to_string(),
+                Some(why) => paint(style::ERROR, format_args!("✗ {why}")).to_string(),
+            };
+            table.row(vec![node.clone(), interface.name.clone(), interface.address.clone(), state]);
+            rows += 1;
+        }
+    }
+    section("Interfaces", table, rows);
     if let Some(conflict) = &network.conflict {
         lines.push(format!(
             "{} the tunnels' addresses overlap {conflict}, which a node is in",
@@ -103,11 +116,11 @@ fn service_rows(service: &NetworkService, own: Option<&Report>) -> Vec<Vec<Strin
         .iter()
         .map(|port| {
             let at = service.address.zip(port.number).map(|(address, number)| format!("{address}:{number}"));
+            let door = port.at_name.map(|port| format!("{}:{port}", service.service));
+            let is_it = |address: &String| at.as_ref().or(door.as_ref()) == Some(address);
             let report = own.and_then(|report| {
-                report
-                    .listeners
-                    .iter()
-                    .find(|it| it.service == service.service.as_str() && Some(&it.address) == at.as_ref())
+                let mut listeners = report.listeners.iter();
+                listeners.find(|it| it.service == service.service.as_str() && is_it(&it.address))
             });
             let mut trouble: Vec<String> = report.iter().filter_map(|report| report.error.clone()).collect();
             trouble.extend(
@@ -120,7 +133,11 @@ fn service_rows(service: &NetworkService, own: Option<&Report>) -> Vec<Vec<Strin
                 },
                 kind(service.kind).to_owned(),
                 at.unwrap_or_default(),
-                port.at_gateway.map(|port| format!("gateway:{port}")).unwrap_or_default(),
+                match (port.at_name, port.at_gateway) {
+                    (Some(port), _) => format!("{}:{port}", service.service),
+                    (None, Some(port)) => format!("gateway:{port}"),
+                    (None, None) => String::new(),
+                },
                 report.map(|report| report.open.to_string()).unwrap_or_default(),
                 report.map(|report| report.accepted.to_string()).unwrap_or_default(),
                 match trouble.is_empty() {

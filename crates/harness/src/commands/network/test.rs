@@ -1,6 +1,6 @@
 //! `harness network test`: connects as services do, and says which layer fails.
 
-use super::super::daemon::plane::{Probed, probe};
+use super::super::daemon::plane::{Probed, Speed, probe};
 use super::super::{Context, examples, load};
 use super::{live, show};
 use crate::connect;
@@ -17,6 +17,7 @@ use command_executor::launcher::LocalLauncher;
 use futures_util::future::join_all;
 use indexmap::IndexMap;
 use orchestrator::model::Node;
+use orchestrator::network::plane::Way;
 use orchestrator::supervisor::NetworkStatus;
 use serde::Serialize;
 use std::time::Duration;
@@ -31,6 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
     "harness network test db         db from every node"
     "harness network test eu-1 db    db from eu-1"
     "harness network test web db     db from where web runs"
+    "harness network test --speed    The same, and how fast the ways between nodes are"
 ])]
 pub(super) struct Args {
     /// From: a node, or a service for the nodes that it runs on. With one name alone: to that service, from every node
@@ -39,6 +41,9 @@ pub(super) struct Args {
     /// To: a service
     #[arg(value_name = "TO")]
     second: Option<String>,
+    /// Measure also how fast the way to each other node is: two seconds of zeros in one stream
+    #[arg(long)]
+    speed: bool,
 }
 
 /// How it looks from a node.
@@ -97,8 +102,16 @@ pub(super) fn run(context: &Context, project: &Project, args: &Args) -> Result<E
     };
     LocalLauncher::prepare();
     let seen = connect::block_on(async |_| {
-        let tested = places.iter().map(|node| see(project, &network, &nodes, node, &services));
-        Ok(join_all(tested).await)
+        let tested = places.iter().map(|node| see(project, &network, &nodes, node, &services, args.speed));
+        if !args.speed {
+            return Ok(join_all(tested).await);
+        }
+        // One after the other, or they would measure each other.
+        let mut seen = Vec::new();
+        for one in tested {
+            seen.push(one.await);
+        }
+        Ok(seen)
     })?;
     let failed =
         seen.iter().any(|seen| seen.error.is_some() || seen.services.iter().any(|one| one.why.is_some()));
@@ -130,11 +143,12 @@ async fn see(
     nodes: &IndexMap<String, Node>,
     node: &str,
     services: &[String],
+    speed: bool,
 ) -> Seen {
     let seen = if node == network.node {
-        probe(&project.state_dir.join(PLANE_FOLDER), services).await.map_err(|error| error.in_a_line())
+        probe(&project.state_dir.join(PLANE_FOLDER), services, speed).await.map_err(|error| error.in_a_line())
     } else {
-        there(project, nodes, node, services).await
+        there(project, nodes, node, services, speed).await
     };
     let node = node.to_owned();
     match seen {
@@ -148,9 +162,11 @@ async fn there(
     nodes: &IndexMap<String, Node>,
     node: &str,
     services: &[String],
+    speed: bool,
 ) -> Result<Vec<Probed>, String> {
     let there = There::of(nodes, node, &project.id).map_err(|error| chain(&error))?;
-    let words = ["daemon", "plane", "probe"].into_iter().chain(services.iter().map(String::as_str));
+    let words = ["daemon", "plane", "probe"].into_iter().chain(speed.then_some("--speed"));
+    let words = words.chain(services.iter().map(String::as_str));
     let command = there.harness(words).timeout(PATIENCE);
     let finished = Executor::new(there.launcher).run(&command).await.map_err(|error| chain(&error))?;
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -178,7 +194,9 @@ fn tell(context: &Context, seen: &Seen, network: &NetworkStatus) -> Result<(), C
                 let time = fine(Duration::from_micros(one.connect_us.unwrap_or_default()));
                 let instance = one.instance.as_deref().unwrap_or("?");
                 let good = paint(style::GOOD, "✓");
-                context.ui.out(format_args!("  {good} {target}: {instance}, {way}, connected in {time}"))?;
+                let speed = one.speed.as_ref().map(|speed| told(speed, one.way.as_ref())).unwrap_or_default();
+                let how = format!("{instance}, {way}, connected in {time}{speed}");
+                context.ui.out(format_args!("  {good} {target}: {how}"))?;
             }
             Some(why) => {
                 context.ui.out(format_args!("  {} {target}: {why}", paint(style::ERROR, "✗")))?;
@@ -188,6 +206,18 @@ fn tell(context: &Context, seen: &Seen, network: &NetworkStatus) -> Result<(), C
         }
     }
     Ok(())
+}
+
+/// How fast the way is, for people.
+fn told(speed: &Speed, taken: Option<&Way>) -> String {
+    match speed {
+        Speed::Measured { bits, way } => {
+            let by = way.as_ref().filter(|way| taken != Some(way)).map(show::way);
+            let by = by.map(|way| format!(" ({way})")).unwrap_or_default();
+            format!(", {} Mbit/s{by}", (bits + 500_000) / 1_000_000)
+        }
+        Speed::Failed(why) => format!(", its speed can't be measured: {why}"),
+    }
 }
 
 /// What to do about a connection that fails, by the layer that it fails at.

@@ -1,7 +1,7 @@
 //! `harness node check`: what machines are, and what they lack.
 
 use super::super::Context;
-use super::chosen;
+use super::{chosen, live};
 use crate::connect;
 use crate::error::CommandError;
 use crate::exit::Exit;
@@ -62,6 +62,10 @@ pub(super) fn run(
     })?;
     let worst = checked.iter().flat_map(|checked| &checked.findings).map(|finding| finding.level).max();
     let reached = checked.iter().all(|checked| checked.facts.is_some());
+    if checked.iter().any(|checked| checked.facts.is_some()) {
+        // A daemon that can't be asked tries by itself, later.
+        let _ = live::retry(project);
+    }
     if context.ui.is_table() {
         for checked in &checked {
             show_checked(context, checked)?;

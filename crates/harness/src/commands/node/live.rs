@@ -19,6 +19,15 @@ pub(super) fn known(project: &Project) -> Result<BTreeMap<String, NodeInfo>, Com
     })
 }
 
+/// Has the daemon try lost nodes now, which were just seen to answer. Where no daemon runs there is nothing to do.
+pub(super) fn retry(project: &Project) -> Result<(), CommandError> {
+    connect::block_on(async |executor| {
+        let Some(daemon) = connect::existing(executor, project).await? else { return Ok(()) };
+        let _: serde_json::Value = daemon.call(node::RETRY, &serde_json::json!({})).await?;
+        Ok(())
+    })
+}
+
 /// The state in a symbol and a word, coloured; empty where nothing was ever wanted there.
 pub(super) fn state(node: Option<&NodeInfo>) -> String {
     let Some(node) = node else { return String::new() };

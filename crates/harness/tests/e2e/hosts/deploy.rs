@@ -139,7 +139,7 @@ fn a_disk_that_is_full_and_a_cable_that_is_cut_leave_what_was_current() {
     let file = ["deploy", "web-2.0.0.tar.zst", "-o", "json"];
     let mut command = project.command(&[&file[..], &small].concat());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let packs = "/home/app/.local/state/harness/agents/*/incoming/package-web.pack";
+    let packs = "/mnt/small/opt/.harness/web/incoming-*/share/*";
     host.wait_until(&format!("[ $(cat {packs} | wc -c) -gt 8000000 ]")).unwrap();
     // It sends no more while the cable is being pulled, which takes its time.
     kill(child.id(), "STOP");
@@ -157,4 +157,31 @@ fn a_disk_that_is_full_and_a_cable_that_is_cut_leave_what_was_current() {
     // Of 40 MiB the first eight megabytes had come before the cut.
     assert!(document["nodes"][0]["sent"].as_u64().unwrap() < 36_000_000, "{document:#}");
     assert_eq!(host.sh("readlink /mnt/small/opt/web-current").unwrap(), "web-2.0.0");
+}
+
+#[test]
+fn a_service_on_a_node_gets_its_package_where_it_takes_it_from() {
+    let host = require!(Host::boot(Suite::Bookworm, "deploy service"));
+    let node = format!("nodes:\n  far: {{host: {}, user: app}}\n", host.name());
+    let services = |version: &str| {
+        format!(
+            "version: \"1.0\"\n{node}services:\n  web: {{type: package, package: web-{version}.tar.zst, host: far, install_path: /home/app/apps}}\n"
+        )
+    };
+    let project = project(&host, &format!("{node}services: {{}}\n"));
+    build(&project, "1.0.0", "");
+    project.write("services.yaml", &services("1.0.0"));
+    project.ok(&["start"]);
+    build(&project, "1.1.0", "");
+    project.write("services.yaml", &services("1.1.0"));
+    let done = project.ok(&["deploy", "web"]);
+    assert!(done.stderr.contains("harness deploy web --version 1.0.0"), "{}", done.stderr);
+    assert_eq!(
+        host.sh("readlink /home/app/apps/web-current; ls -A /home/app/.local/share 2>/dev/null; true")
+            .unwrap(),
+        "web-1.1.0"
+    );
+    let said = project.ok(&["logs", "web", "--no-prefix"]).stdout;
+    assert!(said.lines().last().is_some_and(|line| line.starts_with("1.1.0 in web-1.1.0")), "{said}");
+    project.ok(&["stop", "-y"]);
 }

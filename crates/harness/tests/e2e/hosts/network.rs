@@ -169,6 +169,10 @@ fn a_way_that_breaks_is_left_for_the_next_and_the_address_stays() {
     let host = require!(Host::boot(Suite::Bookworm, "next way"));
     let (project, address) = one_far(&host);
     until("a tunnel carries it", || way(&project) == "wireguard");
+    let measured = project.ok(&["network", "test", "local", "c", "--speed", "-o", "json"]).stdout;
+    let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
+    let speed = &measured["seen"][0]["services"][0]["speed"]["measured"];
+    assert!(speed["bits"].as_u64() > Some(1_000_000) && speed["way"]["way"] == "wireguard", "{measured:#}");
     // What listens on loopback there isn't reached straight, and no UDP comes through any more: ssh is left.
     for chain in ["INPUT", "OUTPUT"] {
         host.exec(&["iptables", "-I", chain, "-p", "udp", "-j", "DROP"]).unwrap();

@@ -173,6 +173,11 @@ services:
         project.ok(&["logs", "--no-prefix", "many"]).stdout.lines().map(str::to_owned).collect();
     many.sort();
     assert_eq!(many, ["many-1 on one", "many-2 on two", "many-3 on one"]);
+    // Where they run was chosen: that makes nothing stale.
+    let stale = |at: u32| {
+        project.instance(&format!("many-{at}"))["stale"].as_array().is_some_and(|it| !it.is_empty())
+    };
+    assert!(!(1..=3).any(stale));
     for (instance, location, health) in [
         ("db-1", "one", "healthy"),
         ("beat-1", "two", ""),
