@@ -5,12 +5,15 @@ use crate::shell::{self, Failure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Programs that make the images, and `minisign`, which tests compare our signatures with: program and Debian's package.
+/// Programs that make the images, and those that tests hold ours against, signatures and tunnels: program and Debian's
+/// package.
 const PROGRAMS: &[(&str, &str)] = &[
     ("mmdebstrap", "mmdebstrap"),
     ("busybox", "busybox-static"),
     ("ssh-keygen", "openssh-client"),
     ("minisign", "minisign"),
+    ("wireguard-go", "wireguard-go"),
+    ("wg", "wireguard-tools"),
 ];
 
 /// What mmdebstrap needs too where it isn't root: it works as several users then.

@@ -1,15 +1,19 @@
 //! Interfaces of the kernel's: programs that know nothing of tunnels talk through them, by TCP and UDP.
 
-use super::{Switch, alone, at_switch, place, runtime, sh};
-use crate::world::within;
+use super::process::Process;
+use super::{Switch, alone, at_switch, place, runtime, sh, switch};
+use crate::world::{BOUND, within};
+use rustix::net;
 use std::net::{Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
-use tunnel::Interface;
+use tunnel::{Config, Interface};
 
-/// Where programs of `b` listen.
-const PORT: u16 = 7000;
+/// Where programs listen behind interfaces.
+pub(super) const PORT: u16 = 7000;
+/// What a datagram says whose sender isn't who it claims to be.
+const FORGED: &[u8] = b"forged";
 
 #[test]
 fn programs_reach_each_other_by_their_interfaces_straight() {
@@ -19,6 +23,29 @@ fn programs_reach_each_other_by_their_interfaces_straight() {
 #[test]
 fn programs_reach_each_other_by_their_interfaces_through_the_hub() {
     alone(|| at_switch(false, async |nodes| interfaces(nodes, false).await));
+}
+
+#[test]
+fn an_interface_goes_with_a_node_that_is_killed_and_comes_back_with_it() {
+    alone(|| {
+        switch("a", "eth0");
+        let mut node = Process::start("a", 1, "a", 0);
+        node.set(&Config {
+            node: "a".to_owned(),
+            address: node.address,
+            probe_key: [7; 32],
+            key_epoch: 0,
+            hub: None,
+            interface: Some(Interface { name: "wg-test".into(), address: address(1), prefix: 16 }),
+            peers: std::collections::BTreeMap::new(),
+        });
+        for _ in 0..2 {
+            sh("ip -n a addr show wg-test | grep -q 10.210.1.2/16");
+            node.kill();
+            sh("! ip -n a link show wg-test 2>/dev/null && ! ip -n a route | grep 10.210");
+            node.start_again();
+        }
+    });
 }
 
 /// The address of the interface of the node with that number.
@@ -44,21 +71,18 @@ async fn interfaces(mut nodes: Switch, near: bool) {
         assert_eq!((state.name.as_str(), state.error), ("wg-test", None));
     }
     let (in_a, in_b) = (runtime("a"), runtime("b"));
-    serve(in_b.handle()).await;
+    let there = (address(2), PORT);
+    serve(in_b.handle(), &[there]).await;
     for _ in 0..3 {
-        assert_eq!(by_tcp(in_a.handle()).await, 1 << 20);
-        assert_eq!(by_udp(in_a.handle()).await, "pong");
+        assert_eq!(by_tcp(in_a.handle(), there.into()).await, 1 << 20);
+        assert_eq!(by_udp(in_a.handle(), there.into()).await, "pong");
+        ping(in_a.handle(), address(2)).await;
     }
     assert_eq!(a.tunnel(b).await.through_hub, !near);
     // What isn't the other's address isn't let through: nobody speaks for another.
     sh("ip -n a addr add 10.210.9.9/32 dev lo");
-    let forged = in_a.spawn(async {
-        let socket = UdpSocket::bind((Ipv4Addr::new(10, 210, 9, 9), 0)).await.unwrap();
-        socket.send_to(b"forged", (address(2), PORT)).await.unwrap();
-        let mut answer = [0; 8];
-        tokio::time::timeout(std::time::Duration::from_millis(500), socket.recv(&mut answer)).await.is_err()
-    });
-    assert!(forged.await.unwrap(), "an address that isn't the node's was let through");
+    forge(in_a.handle(), [10, 210, 9, 9].into(), there.into()).await;
+    assert_eq!(by_udp(in_a.handle(), there.into()).await, "pong");
     // One that somebody removes is made again.
     sh(
         "ip -n b link del wg-test; for try in $(seq 200); do ip -n b link show wg-test && exit 0; sleep 0.05; done; exit 1",
@@ -72,34 +96,38 @@ async fn interfaces(mut nodes: Switch, near: bool) {
     }
 }
 
-/// `b` sends back what comes by TCP, and answers datagrams.
-async fn serve(runtime: &Handle) {
-    let place: SocketAddr = (address(2), PORT).into();
-    let listening = runtime.spawn(async move {
-        let (listener, socket) =
-            (TcpListener::bind(place).await.unwrap(), UdpSocket::bind(place).await.unwrap());
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let (mut read, mut write) = stream.split();
-                    let _ = tokio::io::copy(&mut read, &mut write).await;
-                });
-            }
+/// Sends back what comes by TCP at any of these places, and answers datagrams, otherwise once a forged one has come.
+pub(super) async fn serve(runtime: &Handle, places: &[(Ipv4Addr, u16)]) {
+    for place in places.iter().copied() {
+        let listening = runtime.spawn(async move {
+            let (listener, socket) =
+                (TcpListener::bind(place).await.unwrap(), UdpSocket::bind(place).await.unwrap());
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    tokio::spawn(async move {
+                        let (mut read, mut write) = stream.split();
+                        let _ = tokio::io::copy(&mut read, &mut write).await;
+                    });
+                }
+            });
+            tokio::spawn(async move {
+                let (mut buffer, mut answer) = ([0; 2048], b"pong".as_slice());
+                while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+                    if buffer[..length] == *FORGED {
+                        answer = FORGED;
+                    }
+                    let _ = socket.send_to(answer, from).await;
+                }
+            });
         });
-        tokio::spawn(async move {
-            let mut buffer = [0; 2048];
-            while let Ok((_, from)) = socket.recv_from(&mut buffer).await {
-                let _ = socket.send_to(b"pong", from).await;
-            }
-        });
-    });
-    listening.await.unwrap();
+        listening.await.unwrap();
+    }
 }
 
 /// Sends a MiB and counts what comes back.
-async fn by_tcp(runtime: &Handle) -> usize {
-    let task = runtime.spawn(async {
-        let stream = within(TcpStream::connect((address(2), PORT))).await.unwrap();
+pub(super) async fn by_tcp(runtime: &Handle, to: SocketAddr) -> usize {
+    let task = runtime.spawn(async move {
+        let stream = within(TcpStream::connect(to)).await.unwrap();
         let (mut read, mut write) = stream.into_split();
         let writing = tokio::spawn(async move {
             write.write_all(&vec![7; 1 << 20]).await.unwrap();
@@ -113,13 +141,51 @@ async fn by_tcp(runtime: &Handle) -> usize {
     task.await.unwrap()
 }
 
-async fn by_udp(runtime: &Handle) -> String {
-    let task = runtime.spawn(async {
-        let socket = UdpSocket::bind((address(1), 0)).await.unwrap();
+/// What a datagram is answered with.
+pub(super) async fn by_udp(runtime: &Handle, to: SocketAddr) -> String {
+    let task = runtime.spawn(async move {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
         let mut answer = [0; 16];
-        socket.send_to(b"ping", (address(2), PORT)).await.unwrap();
+        socket.send_to(b"ping", to).await.unwrap();
         let length = within(socket.recv(&mut answer)).await.unwrap();
         String::from_utf8_lossy(&answer[..length]).into_owned()
     });
     task.await.unwrap()
+}
+
+/// Sends a datagram as if from that address, which the namespace has and the node hasn't.
+pub(super) async fn forge(runtime: &Handle, from: Ipv4Addr, to: SocketAddr) {
+    let task = runtime.spawn(async move {
+        let socket = UdpSocket::bind((from, 0)).await.unwrap();
+        socket.send_to(FORGED, to).await.unwrap();
+    });
+    task.await.unwrap();
+}
+
+/// An ICMP echo request, which must be answered as it was sent.
+pub(super) async fn ping(runtime: &Handle, to: Ipv4Addr) {
+    /// Type, code, checksum, identifier, sequence number, text.
+    const REQUEST: [u8; 16] = *b"\x08\x00\x00\x00\x12\x34\x00\x01harness!";
+    let task = runtime.spawn_blocking(move || {
+        let socket =
+            net::socket(net::AddressFamily::INET, net::SocketType::RAW, Some(net::ipproto::ICMP)).unwrap();
+        net::sockopt::set_socket_timeout(&socket, net::sockopt::Timeout::Recv, Some(BOUND)).unwrap();
+        net::connect(&socket, &SocketAddr::from((to, 0))).unwrap();
+        let mut request = REQUEST;
+        let sum = request.chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum::<u32>();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        request[2..4].copy_from_slice(&sum.to_be_bytes());
+        net::send(&socket, &request, net::SendFlags::empty()).unwrap();
+        loop {
+            let mut packet = [0; 128];
+            let (length, _) = net::recv(&socket, &mut packet, net::RecvFlags::empty()).unwrap();
+            // Behind an IPv4 header without options.
+            let message = &packet[20..length];
+            if message[0] == 0 {
+                assert_eq!(message[4..], request[4..]);
+                break;
+            }
+        }
+    });
+    task.await.unwrap();
 }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod interface;
+mod interoperation;
 mod liar;
 mod nat;
 mod process;

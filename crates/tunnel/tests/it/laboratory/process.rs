@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use tunnel::{Config, Peer};
+use tunnel::{Config, Interface, Peer};
 
 /// What is this process's own stands behind this, among what the test framework prints.
 const MARK: &str = "node: ";
@@ -29,6 +29,7 @@ struct Serve {
     address: Ipv4Addr,
     probe_key: [u8; 32],
     hub: Option<String>,
+    interface: Option<(String, Ipv4Addr, u8)>,
     peers: BTreeMap<String, (String, Ipv4Addr, Vec<SocketAddr>)>,
 }
 
@@ -78,6 +79,7 @@ impl Process {
             address: config.address,
             probe_key: config.probe_key,
             hub: config.hub.clone(),
+            interface: config.interface.as_ref().map(|it| (it.name.clone(), it.address, it.prefix)),
             peers: peers.collect(),
         };
         self.serve = serde_json::to_string(&serve).unwrap();
@@ -173,7 +175,7 @@ impl Serve {
             probe_key: self.probe_key,
             key_epoch: 0,
             hub: self.hub,
-            interface: None,
+            interface: self.interface.map(|(name, address, prefix)| Interface { name, address, prefix }),
             peers: peers.collect(),
         }
     }
