@@ -124,6 +124,7 @@ pub(crate) fn stack(text: &str) -> Stack {
         networks: IndexMap::new(),
         nodes: IndexMap::new(),
         secrets: IndexMap::new(),
+        zone: None,
     }
 }
 

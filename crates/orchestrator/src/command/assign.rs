@@ -55,6 +55,7 @@ pub fn assign(world: &mut World, request: AssignRequest, ports: &PortSource<'_>)
         networks: IndexMap::new(),
         nodes: IndexMap::new(),
         secrets: IndexMap::new(),
+        zone: None,
     });
     stack.services.insert(service.name.clone(), service.clone());
     let declared = declared_ports(&stack);

@@ -3,7 +3,7 @@
 use super::{PortSource, declared_ports};
 use crate::model::{PortNumber, ServiceName, Stack};
 use crate::network::reach::{Reach, Stand, asks_for, displaced, kind_of, reach, tcp_ports, views};
-use crate::network::{Full, PortLeases, Virtuals, allocate_service};
+use crate::network::{Full, PortLeases, View, Virtuals, allocate_service};
 use crate::plan::allowed;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +27,10 @@ pub fn lease(
     leases: &mut PortLeases,
     ports: &PortSource<'_>,
 ) -> Result<(), Full> {
+    match &stack.zone {
+        Some(zone) if zone.listen.is_none() => virtuals.lease_zone(ports.seed, ports.slot_in_use)?,
+        _ => virtuals.free_zone(),
+    }
     let needs = needs(stack);
     if needs.is_empty() {
         return Ok(());
@@ -77,6 +81,20 @@ fn needs(stack: &Stack) -> indexmap::IndexMap<ServiceName, Need> {
                     }
                 }
             }
+        }
+    }
+    // Whoever asks the zone is on any machine where something runs.
+    let machines: BTreeSet<Option<&str>> =
+        stack.zone.iter().flat_map(|_| homes.values().flatten().copied().chain([None])).collect();
+    for service in stack.services.values() {
+        let kind = kind_of(&stack.networks, service);
+        let at = homes.get(&service.name).and_then(|homes| homes.first()).copied().flatten();
+        let is_virtual = |node: &Option<&str>| {
+            let stand = Stand { node: *node, view: View::Machine };
+            reach(kind, stand, service, at) == Reach::Virtual
+        };
+        if machines.iter().any(is_virtual) {
+            needs.entry(&service.name).or_default().address = true;
         }
     }
     let needed: BTreeSet<&ServiceName> =

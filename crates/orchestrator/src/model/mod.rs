@@ -27,6 +27,7 @@ pub use template::{Field, Reference, Segment, Subject, Template};
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -50,6 +51,18 @@ pub struct Stack {
     /// Where `${secrets.NAME}` takes its value from; read on the machine that runs the service.
     #[serde(default)]
     pub secrets: IndexMap<String, SecretSource>,
+    /// The DNS zone that services are found in too, if there is to be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
+}
+
+/// A DNS zone with the services' names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Its name, in lower case and without a dot at the end: `shop.test`.
+    pub name: String,
+    /// Where each node is asked, a loopback address; `None` is one of the stack's own.
+    pub listen: Option<SocketAddr>,
 }
 
 /// A network that services can be on.

@@ -47,10 +47,10 @@ pub enum Full {
         subnet: String,
     },
     /// No virtual address of the stack is free.
-    #[error("no free virtual address in {subnet} for {service}: a stack has 254")]
+    #[error("no free virtual address in {subnet} for {owner}: a stack has 254")]
     Virtual {
-        /// The service that got none.
-        service: ServiceName,
+        /// What got none: a service, or the zone.
+        owner: String,
         /// The stack's /24.
         subnet: String,
     },

@@ -18,10 +18,12 @@ mod tables;
 mod tests;
 pub mod topology;
 mod virtuals;
+pub mod zone;
 
 pub use allocate::{Full, PortLeases, PortRange, allocate, allocate_service};
 pub use container::{AddressLeases, ContainerNetwork};
 pub use peers::{Overlay, Subnet, Tunnels};
+pub(crate) use resolve::Sight;
 pub use resolve::{
     Attached, Caller, ContainerSpec, PackageSpec, PublishedPort, Resolved, ResolvedProbe, ResolvedTarget,
     Unresolved, View, ambassadors, assigned, fill, given, has_hosts_file, hosts_file, names, resolve,

@@ -34,6 +34,9 @@ pub struct Table {
     /// The tunnels of this node, if it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<Tunnel>,
+    /// The DNS zone, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
     /// Tables of other nodes, to be handed on over the links to them: only the project's own node has any.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<String, Table>,
@@ -76,6 +79,29 @@ pub struct Backend {
     pub weight: u32,
     /// Whether new connections go to it.
     pub draining: bool,
+}
+
+/// A DNS zone, as it is seen from this node. Names are in lower case, and without the zone's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Its name: `shop.test`.
+    pub name: String,
+    /// Where it is asked, by UDP and TCP.
+    pub listen: SocketAddr,
+    /// Where services are reached, by name: `db`.
+    pub hosts: BTreeMap<String, IpAddr>,
+    /// Their named ports: `_postgres._tcp.db` (RFC 2782).
+    #[serde(default)]
+    pub ports: BTreeMap<String, ZonePort>,
+}
+
+/// A named port of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZonePort {
+    /// The service, one of [`Zone::hosts`].
+    pub host: String,
+    /// The number that it is reached at.
+    pub port: u16,
 }
 
 /// Another node.
@@ -188,6 +214,9 @@ pub struct Report {
     /// Its end of tunnels, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<TunnelReport>,
+    /// Its DNS zone, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<ZoneReport>,
     /// Reports of other nodes that came over links.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<String, Report>,
@@ -216,6 +245,18 @@ pub struct ListenerReport {
     /// Backends that are left out because they failed, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ejected: BTreeMap<String, String>,
+}
+
+/// How a DNS zone does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneReport {
+    /// Where it is asked.
+    pub address: String,
+    /// Why it can't be, if so: `in use by dnsmasq (pid 812)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Questions that were answered.
+    pub answered: u64,
 }
 
 /// What is known of another node.

@@ -3,10 +3,11 @@
 //! A listener stands only where somebody may use it. On a node where a service itself runs, and nothing stands before it,
 //! nobody listens for it: a process that listens on all addresses and a listener at one of them exclude each other.
 
-use super::plane::{Backend, Door, FORMAT, Listener, Peer, Table};
+use super::plane::{Backend, Door, FORMAT, Listener, Peer, Table, Zone};
 use super::reach::{Reach, Stand, asks_for, door_port, is_wildcard, kind_of, reach, tcp_ports, views};
 use super::topology::{Allowed, Facts};
-use super::{ContainerNetwork, PortLeases, Sites, Virtuals};
+use super::zone;
+use super::{AddressLeases, ContainerNetwork, PortLeases, Sight, Sites, View, Virtuals};
 use crate::health::Verdict;
 use crate::model::{InstanceName, NetworkKind, Service, ServiceName, Stack};
 use crate::observed::{Instance, Observed, Phase};
@@ -34,6 +35,8 @@ pub struct Scene<'a> {
     pub virtuals: &'a Virtuals,
     /// The container network of the project's node.
     pub network: Option<&'a ContainerNetwork>,
+    /// The addresses that instances have in it.
+    pub addresses: &'a AddressLeases,
     /// Where nodes stand.
     pub sites: &'a Sites,
     /// What data planes have told.
@@ -51,11 +54,12 @@ struct Wanted {
 /// The tables of all nodes that need one, without versions and tunnels. None at all where nobody needs a listener: then
 /// no data plane runs.
 pub fn tables(scene: &Scene<'_>) -> BTreeMap<String, Table> {
-    let wanted = scene.wanted();
-    if wanted.is_empty() {
+    let of = scene.instances();
+    let asked = scene.nodes_with_zone(&of);
+    let wanted = scene.wanted(&asked);
+    if wanted.is_empty() && asked.is_empty() {
         return BTreeMap::new();
     }
-    let of = scene.instances();
     let mut backends: BTreeMap<(&ServiceName, usize), Vec<Backend>> = BTreeMap::new();
     let mut tables: BTreeMap<String, Table> = BTreeMap::new();
     let mut pairs: BTreeMap<(String, String), Allowed> = BTreeMap::new();
@@ -99,6 +103,9 @@ pub fn tables(scene: &Scene<'_>) -> BTreeMap<String, Table> {
             }
         }
     }
+    for node in asked {
+        tables.entry(node.to_owned()).or_default().zone = scene.zone(node);
+    }
     scene.with_peers(&mut tables, &pairs);
     for (node, table) in &mut tables {
         table.format = FORMAT;
@@ -119,9 +126,19 @@ impl<'a> Scene<'a> {
         wished.or_else(|| self.stack.services.get(name).map(AsRef::as_ref))
     }
 
-    /// Which services somebody asks for on which node, other than at their own address.
-    fn wanted(&self) -> BTreeMap<(&'a str, &'a ServiceName), Wanted> {
+    /// Which services somebody asks for on which node, other than at their own address. Where there is a zone anybody may
+    /// ask for any.
+    fn wanted(&self, with_zone: &BTreeSet<&'a str>) -> BTreeMap<(&'a str, &'a ServiceName), Wanted> {
         let mut wanted: BTreeMap<(&str, &ServiceName), Wanted> = BTreeMap::new();
+        for name in with_zone {
+            let stand = Stand { node: self.host(name), view: View::Machine };
+            for asked in self.stack.services.keys().filter_map(|name| self.definition(name)) {
+                let kind = kind_of(&self.stack.networks, asked);
+                if reach(kind, stand, asked, asked.host.as_deref()) == Reach::Virtual {
+                    wanted.entry((*name, &asked.name)).or_default().at_virtual = true;
+                }
+            }
+        }
         let mut done: BTreeSet<(Option<&str>, *const Service)> = BTreeSet::new();
         for (instance, wish) in &self.desired.wishes {
             // On an agent everything was resolved by whoever assigned it.
@@ -155,6 +172,43 @@ impl<'a> Scene<'a> {
             }
         }
         wanted
+    }
+
+    /// The nodes on which the zone is asked: where something is wanted or lives, and the project's own then.
+    fn nodes_with_zone(
+        &self,
+        instances: &BTreeMap<&'a ServiceName, Vec<(&'a InstanceName, &'a Wish)>>,
+    ) -> BTreeSet<&'a str> {
+        if self.stack.zone.is_none() {
+            return BTreeSet::new();
+        }
+        let mut nodes: BTreeSet<&str> = instances.values().flat_map(|all| self.homes(all)).collect();
+        if !nodes.is_empty() {
+            nodes.insert(self.node);
+        }
+        nodes
+    }
+
+    fn zone(&self, node: &str) -> Option<Zone> {
+        let declared = self.stack.zone.as_ref()?;
+        let listen = zone::listen(declared, self.virtuals.zone())?;
+        let services = self.stack.services.keys().filter_map(|name| self.definition(name));
+        let sight = Sight {
+            node: self.host(node),
+            view: View::Machine,
+            leases: self.leases,
+            network: self.network,
+            addresses: self.addresses,
+            sites: self.sites,
+            virtuals: self.virtuals,
+            networks: &self.stack.networks,
+        };
+        Some(zone::zone(&declared.name, listen, services, &sight))
+    }
+
+    /// The node, as definitions name it.
+    fn host<'b>(&self, node: &'b str) -> Option<&'b str> {
+        (node != self.node).then_some(node)
     }
 
     fn instances(&self) -> BTreeMap<&'a ServiceName, Vec<(&'a InstanceName, &'a Wish)>> {

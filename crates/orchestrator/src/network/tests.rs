@@ -1,5 +1,7 @@
 //! What values, leases and tables promise each other, over random stacks on three nodes.
 
+mod zone;
+
 use super::plane::{Table, Way};
 use super::topology::Facts;
 use super::*;
@@ -111,6 +113,7 @@ fn tables_of(world: &World, facts: &Facts) -> BTreeMap<String, Table> {
         leases: &world.leases,
         virtuals: &world.virtuals,
         network: world.network.as_ref(),
+        addresses: &world.addresses,
         sites: &world.sites,
         facts,
     })
@@ -433,16 +436,21 @@ proptest! {
     /// port from a process that may hold it.
     #[test]
     fn every_value_is_kept_and_somebody_listens_there(
-        shapes in prop::collection::vec(shape(), 2..7), up in any::<u32>(), seen in any::<u8>(),
+        shapes in prop::collection::vec(shape(), 2..7), up in any::<u32>(), seen in any::<u8>(), zone: bool,
     ) {
         let services: Vec<Service> = shapes.into_iter().enumerate().map(|(n, shape)| shaped(n, shape)).collect();
-        let stack = stack(services);
+        let mut stack = stack(services);
+        stack.zone = zone.then(|| crate::model::Zone { name: "shop.test".into(), listen: None });
         let mut world = started(stack.clone());
+        let zones = |world: &World, facts: &Facts| -> BTreeMap<String, Option<plane::Zone>> {
+            tables_of(world, facts).into_iter().map(|(node, table)| (node, table.zone)).collect()
+        };
         let values = |world: &World| -> BTreeMap<InstanceName, BTreeMap<String, String>> {
             world.desired.wishes.keys().map(|name| (name.clone(), with_caller(world, name, given))).collect()
         };
         let before = values(&world);
         let mut facts = Facts::default();
+        let zones_before = zones(&world, &facts);
         check_tables(&world, &tables_of(&world, &facts))?;
         // Instances come up, nodes are seen, ways are proved.
         for (at, name) in world.desired.wishes.keys().cloned().collect::<Vec<_>>().iter().enumerate() {
@@ -453,12 +461,14 @@ proptest! {
         prove(&mut facts, [10, 0, 0, seen]);
         check_tables(&world, &tables_of(&world, &facts))?;
         prop_assert_eq!(&values(&world), &before, "what happens changes no value");
+        prop_assert_eq!(&zones(&world, &facts), &zones_before, "and no name");
         start(&mut world, stack, &StartRequest::default(), &PORTS).unwrap();
         prop_assert_eq!(&values(&world), &before, "nor does another start");
     }
 }
 
 fn check_tables(world: &World, tables: &BTreeMap<String, Table>) -> Result<(), TestCaseError> {
+    zone::check(world, tables)?;
     let none = Table::default();
     for (name, wish) in world.desired.wishes.iter().filter(|(_, wish)| wish.goal == WishGoal::Up) {
         let node = wish.service.host.as_deref();

@@ -25,6 +25,9 @@ pub struct Virtuals {
     /// Raised whenever a /24 is chosen.
     epoch: u64,
     services: BTreeMap<ServiceName, Virtual>,
+    /// The place of the DNS zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    zone: Option<u8>,
     /// The place after the one that was leased last: an address isn't reused right after it came free.
     next: u8,
 }
@@ -61,23 +64,50 @@ impl Virtuals {
             known.leased = leased;
             return Ok(());
         }
+        let place = self.free_place(service.as_str(), seed, taken)?;
+        self.services.insert(service.clone(), Virtual { place, leased });
+        Ok(())
+    }
+
+    /// The same for the stack's DNS zone.
+    ///
+    /// # Errors
+    /// As [`Virtuals::lease`].
+    pub fn lease_zone(&mut self, seed: u64, taken: impl Fn(u16) -> bool) -> Result<(), Full> {
+        if self.zone.is_none() {
+            self.zone = Some(self.free_place("the zone", seed, taken)?);
+        }
+        Ok(())
+    }
+
+    /// Takes the zone's place back.
+    pub fn free_zone(&mut self) {
+        self.zone = None;
+    }
+
+    /// The address of the DNS zone, the same on every node; `None` if it has none.
+    pub fn zone(&self) -> Option<Ipv4Addr> {
+        Some(Ipv4Addr::from(base(self.slot?) + u32::from(self.zone?)))
+    }
+
+    /// Finds a place for `owner`, and a /24 if there is none yet.
+    fn free_place(&mut self, owner: &str, seed: u64, taken: impl Fn(u16) -> bool) -> Result<u8, Full> {
         let slot = match self.slot {
             Some(slot) => slot,
             None => free_slot(seed, taken).ok_or(Full::Slots)?,
         };
-        let used: BTreeSet<u8> = self.services.values().map(|known| known.place).collect();
+        let used: BTreeSet<u8> = self.services.values().map(|known| known.place).chain(self.zone).collect();
         let start = u32::from(self.next.clamp(1, PLACES)) - 1;
         let place = (0..u32::from(PLACES))
             .filter_map(|step| u8::try_from((start + step) % u32::from(PLACES) + 1).ok())
             .find(|place| !used.contains(place))
-            .ok_or_else(|| Full::Virtual { service: service.clone(), subnet: subnet(slot) })?;
+            .ok_or_else(|| Full::Virtual { owner: owner.to_owned(), subnet: subnet(slot) })?;
         if self.slot.is_none() {
             self.slot = Some(slot);
             self.epoch += 1;
         }
-        self.services.insert(service.clone(), Virtual { place, leased });
         self.next = if place >= PLACES { 1 } else { place + 1 };
-        Ok(())
+        Ok(place)
     }
 
     /// The address of `service`, the same on every node; `None` if it has none.
@@ -112,7 +142,7 @@ impl Virtuals {
 
     /// Whether nobody has an address.
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty()
+        self.services.is_empty() && self.zone.is_none()
     }
 
     /// Takes back the places of all that `keep` doesn't want. The stack keeps its /24.
@@ -182,9 +212,13 @@ mod tests {
         #[test]
         fn no_address_twice_none_outside_never_the_first_or_last_of_a_subnet(
             seed: u64, taken in prop::collection::btree_set(0..SLOTS, 0..50),
-            steps in prop::collection::vec((0u16..400, any::<bool>()), 1..600),
+            steps in prop::collection::vec((0u16..400, any::<bool>()), 1..600), with_zone: bool,
         ) {
             let mut virtuals = Virtuals::default();
+            if with_zone {
+                virtuals.lease_zone(seed, |slot| taken.contains(&slot)).unwrap();
+            }
+            let zone = virtuals.zone();
             let mut seen: BTreeMap<ServiceName, Ipv4Addr> = BTreeMap::new();
             for (number, leaves) in steps {
                 let service = name(&format!("s{number}"));
@@ -194,7 +228,7 @@ mod tests {
                     continue;
                 }
                 match virtuals.lease(&service, BTreeSet::new(), seed, |slot| taken.contains(&slot)) {
-                    Err(_) => prop_assert_eq!(seen.len(), 254, "full only when it is"),
+                    Err(_) => prop_assert_eq!(seen.len(), 254 - usize::from(zone.is_some()), "full only when it is"),
                     Ok(()) => {
                         let address = virtuals.address(&service).unwrap();
                         let [.., last] = address.octets();
@@ -206,8 +240,9 @@ mod tests {
                         }
                     }
                 }
-                let distinct: BTreeSet<_> = seen.values().collect();
-                prop_assert_eq!(distinct.len(), seen.len());
+                let distinct: BTreeSet<_> = seen.values().chain(&zone).collect();
+                prop_assert_eq!(distinct.len(), seen.len() + usize::from(with_zone));
+                prop_assert_eq!(virtuals.zone(), zone, "never changed");
                 prop_assert_eq!(virtuals.iter().count(), seen.len());
             }
         }

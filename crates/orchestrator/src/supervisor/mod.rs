@@ -15,7 +15,7 @@ mod tests;
 
 pub use adopt::AdoptError;
 pub use commands::{AssignOrder, Command, ExecContext, Reply, StartAnswer, StartOrder, Stopped};
-pub use network::{NetworkNode, NetworkPort, NetworkService, NetworkStatus};
+pub use network::{NetworkNode, NetworkPort, NetworkService, NetworkStatus, NetworkZone};
 pub use nodes::NodeStatus;
 pub use persist::PersistError;
 

@@ -6,6 +6,7 @@ use crate::model::{Network, NetworkKind, Service, ServiceName};
 use crate::network::plane::{Report, Table, Way};
 use crate::network::reach::{Reach, Stand, asks_for, door_port, has_ambassadors, kind_of, reach, views};
 use crate::network::topology::{Class, Facts, NodeFacts, Pair, pair};
+use crate::network::zone::listen;
 use crate::network::{Overlay, Scene, Subnet, Tunnels, tables};
 use crate::node::{Listeners, Planes};
 use crate::observed::Moment;
@@ -104,6 +105,9 @@ pub struct NetworkStatus {
     pub version: u64,
     /// The services that are reached other than at their own address, in the file's order.
     pub services: Vec<NetworkService>,
+    /// The DNS zone, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<NetworkZone>,
     /// The nodes that have a data plane.
     pub nodes: Vec<NetworkNode>,
     /// Each of them to each other.
@@ -137,6 +141,15 @@ pub struct NetworkPort {
     /// At its name in container networks, where ambassadors stand for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_name: Option<u16>,
+}
+
+/// The DNS zone with the services' names.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NetworkZone {
+    /// Its name: `shop.test`.
+    pub name: String,
+    /// Where it is asked, on every node.
+    pub address: SocketAddr,
 }
 
 /// A node that has a data plane.
@@ -183,7 +196,8 @@ impl Supervisor {
     fn needs_planes(&self) -> bool {
         // On an agent it is whoever assigned it that hands out tables.
         let calls = |wish: &Wish| wish.assignment.is_none() && has_ambassadors(&wish.service);
-        !self.world.virtuals.is_empty()
+        self.world.stack.as_ref().is_some_and(|stack| stack.zone.is_some())
+            || !self.world.virtuals.is_empty()
             || self.world.leases.serves()
             || self.world.desired.wishes.values().any(calls)
     }
@@ -320,6 +334,7 @@ impl Supervisor {
             leases: &self.world.leases,
             virtuals: &self.world.virtuals,
             network: self.world.network.as_ref(),
+            addresses: &self.world.addresses,
             sites: &self.world.sites,
             facts: &self.net.kept.facts,
         });
@@ -429,6 +444,11 @@ impl Supervisor {
             conflict: kept.overlay.conflict(&taken),
             version: if served.is_empty() { 0 } else { self.net.version() },
             services: self.network_services(),
+            zone: self.world.stack.as_ref().and_then(|stack| {
+                let zone = stack.zone.as_ref()?;
+                let address = listen(zone, self.world.virtuals.zone())?;
+                Some(NetworkZone { name: zone.name.clone(), address })
+            }),
             nodes: served
                 .iter()
                 .map(|(node, table)| NetworkNode {

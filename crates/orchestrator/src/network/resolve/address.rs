@@ -1,6 +1,6 @@
 //! Where a service is reached, as seen from the instance that asks.
 
-use super::{Caller, Unresolved, names};
+use super::{Caller, Sight, Unresolved, names};
 use crate::model::{
     Attach, Field, InstanceName, Port, Protocol, Reference, Service, Subject, Target, Template,
 };
@@ -99,12 +99,12 @@ impl<'a> Asked<'a> {
         Self { service: caller.service, instance: caller.instance.clone(), own: true }
     }
 
-    fn reach(&self, caller: &Caller<'_, '_>) -> Reach {
+    fn reach(&self, sight: &Sight<'_>) -> Reach {
         if self.own {
             return Reach::Direct;
         }
-        let from = Stand { node: caller.service.host.as_deref(), view: caller.view };
-        reach(kind_of(caller.networks, self.service), from, self.service, self.service.host.as_deref())
+        let from = Stand { node: sight.node, view: sight.view };
+        reach(kind_of(sight.networks, self.service), from, self.service, self.service.host.as_deref())
     }
 
     fn value(
@@ -118,8 +118,9 @@ impl<'a> Asked<'a> {
             instance: caller.instance.clone(),
             service: self.service.name.to_string(),
         };
+        let sight = &caller.sight();
         let asks_for_address = matches!(field, Field::Ip | Field::Host | Field::Url);
-        if asks_for_address && self.reach(caller) == Reach::Apart {
+        if asks_for_address && self.reach(sight) == Reach::Apart {
             return Err(Unresolved::Apart {
                 reference: reference.to_string(),
                 instance: caller.instance.clone(),
@@ -132,14 +133,14 @@ impl<'a> Asked<'a> {
             instance: caller.instance.clone(),
             service: self.service.name.to_string(),
         };
-        let port = |name: Option<&str>| self.port(caller, name).ok_or_else(no_port);
+        let port = |name: Option<&str>| self.port(sight, name).ok_or_else(no_port);
         match field {
-            Field::Ip => self.ip(caller).ok_or_else(nowhere),
+            Field::Ip => self.ip(sight).ok_or_else(nowhere),
             Field::Host => self.host(caller).ok_or_else(nowhere),
             Field::Port(name) => Ok(port(name.as_deref())?.to_string()),
             Field::Url => {
                 let port = port(None)?;
-                Ok(format!("{}://{}:{port}", self.scheme(), bracketed(&self.ip(caller).ok_or_else(nowhere)?)))
+                Ok(format!("{}://{}:{port}", self.scheme(), bracketed(&self.ip(sight).ok_or_else(nowhere)?)))
             }
             Field::Name | Field::Value => Ok(self.service.name.to_string()),
         }
@@ -152,47 +153,47 @@ impl<'a> Asked<'a> {
     }
 
     /// Its address; `None` for one in a container network that isn't there.
-    pub(super) fn ip(&self, caller: &Caller<'_, '_>) -> Option<String> {
-        match self.reach(caller) {
-            Reach::Direct => self.own_ip(caller),
-            Reach::Virtual => Some(caller.virtuals.address(&self.service.name)?.to_string()),
-            Reach::Gateway => gateway(caller),
+    pub(super) fn ip(&self, sight: &Sight<'_>) -> Option<String> {
+        match self.reach(sight) {
+            Reach::Direct => self.own_ip(sight),
+            Reach::Virtual => Some(sight.virtuals.address(&self.service.name)?.to_string()),
+            Reach::Gateway => gateway(sight),
             // Which address the ambassador has is known to the engine alone.
             Reach::Ambassador => Some(self.service.name.to_string()),
             Reach::Apart => None,
         }
     }
 
-    fn own_ip(&self, caller: &Caller<'_, '_>) -> Option<String> {
+    fn own_ip(&self, sight: &Sight<'_>) -> Option<String> {
         if let Target::Attach(Attach::External { host, .. }) = &self.service.target {
             return host.as_literal();
         }
         let address = self.service.ports.first().and_then(|port| port.address.as_deref());
         let listens = address.filter(|address| !is_wildcard(address));
-        let (from, to) = (caller.service.host.as_deref(), self.service.host.as_deref());
+        let (from, to) = (sight.node, self.service.host.as_deref());
         if from != to {
             let open = listens.filter(|address| !is_loopback(address)).map(str::to_owned);
-            return open.or_else(|| caller.sites.address(from, to));
+            return open.or_else(|| sight.sites.address(from, to));
         }
         if to.is_some() {
-            return self.on_the_same_node(caller, listens);
+            return self.on_the_same_node(sight, listens);
         }
-        match (caller.inside_or_not(), View::of(self.service)) {
-            (View::Container, View::Container) => self.leased(caller),
+        match (sight.inside_or_not(), View::of(self.service)) {
+            (View::Container, View::Container) => self.leased(sight),
             // What isn't published is reached where it is: this machine is in the container network too.
-            (View::Machine, View::Container) if self.service.ports.is_empty() => self.leased(caller),
+            (View::Machine, View::Container) if self.service.ports.is_empty() => self.leased(sight),
             (View::Machine, _) => Some(listens.unwrap_or(LOOPBACK).to_owned()),
             (_, _) => match listens.filter(|address| !is_loopback(address)) {
                 Some(address) => Some(address.to_owned()),
-                None => gateway(caller),
+                None => gateway(sight),
             },
         }
     }
 
     /// Beside the caller, on another node: addresses in the container network there are its agent's to give, and are known
     /// by name.
-    fn on_the_same_node(&self, caller: &Caller<'_, '_>, listens: Option<&str>) -> Option<String> {
-        match (caller.inside_or_not(), View::of(self.service)) {
+    fn on_the_same_node(&self, sight: &Sight<'_>, listens: Option<&str>) -> Option<String> {
+        match (sight.inside_or_not(), View::of(self.service)) {
             (View::Container, View::Container) => Some(self.service.name.to_string()),
             (View::Machine, View::Container) if self.service.ports.is_empty() => None,
             (View::Machine, _) => Some(listens.unwrap_or(LOOPBACK).to_owned()),
@@ -200,8 +201,8 @@ impl<'a> Asked<'a> {
         }
     }
 
-    fn leased(&self, caller: &Caller<'_, '_>) -> Option<String> {
-        Some(caller.addresses.address(caller.network?, &self.instance)?.to_string())
+    fn leased(&self, sight: &Sight<'_>) -> Option<String> {
+        Some(sight.addresses.address(sight.network?, &self.instance)?.to_string())
     }
 
     /// A name that resolves where the caller is.
@@ -209,16 +210,17 @@ impl<'a> Asked<'a> {
         if !self.own && names::is_named(caller, self, &self.service.name) {
             return Some(self.service.name.to_string());
         }
-        match self.reach(caller) {
+        let sight = &caller.sight();
+        match self.reach(sight) {
             Reach::Gateway => return Some(MACHINE.to_owned()),
             Reach::Ambassador => return Some(self.service.name.to_string()),
-            Reach::Direct if caller.service.host == self.service.host => {}
-            _ => return self.ip(caller),
+            Reach::Direct if sight.node == self.service.host.as_deref() => {}
+            _ => return self.ip(sight),
         }
-        match (caller.inside_or_not(), View::of(self.service)) {
+        match (sight.inside_or_not(), View::of(self.service)) {
             (View::Container, View::Container) => Some(self.service.name.to_string()),
             (View::Container, _) if !self.is_external() => Some(MACHINE.to_owned()),
-            _ => self.ip(caller).map(|ip| if ip == LOOPBACK { "localhost".into() } else { ip }),
+            _ => self.ip(sight).map(|ip| if ip == LOOPBACK { "localhost".into() } else { ip }),
         }
     }
 
@@ -232,34 +234,33 @@ impl<'a> Asked<'a> {
     }
 
     /// The first port, or the named one, as it is reached from where the caller is.
-    pub(super) fn port(&self, caller: &Caller<'_, '_>, name: Option<&str>) -> Option<u16> {
+    pub(super) fn port(&self, sight: &Sight<'_>, name: Option<&str>) -> Option<u16> {
         if let (Target::Attach(Attach::External { port, .. }), None) = (&self.service.target, name) {
             return Some(*port);
         }
         let position = position(&self.service.ports, name)?;
         if self.service.ports.get(position)?.protocol == Protocol::Tcp {
-            match self.reach(caller) {
-                Reach::Virtual => return caller.virtuals.port(caller.leases, self.service, position),
-                Reach::Gateway => return caller.leases.service_port(&self.service.name, position),
-                Reach::Ambassador => return door_port(caller.leases, self.service, position),
+            match self.reach(sight) {
+                Reach::Virtual => return sight.virtuals.port(sight.leases, self.service, position),
+                Reach::Gateway => return sight.leases.service_port(&self.service.name, position),
+                Reach::Ambassador => return door_port(sight.leases, self.service, position),
                 Reach::Direct | Reach::Apart => {}
             }
         }
-        let number = caller.leases.port(&self.instance, self.service, position)?;
-        let together = caller.service.host == self.service.host;
-        let inside = together
-            && caller.inside_or_not() == View::Container
-            && View::of(self.service) == View::Container;
+        let number = sight.leases.port(&self.instance, self.service, position)?;
+        let together = sight.node == self.service.host.as_deref();
+        let inside =
+            together && sight.inside_or_not() == View::Container && View::of(self.service) == View::Container;
         let target = self.service.ports.get(position)?.target.filter(|_| inside);
         Some(target.unwrap_or(number))
     }
 }
 
 /// This machine, as a container of the caller's sees it: of another node only the name there is known.
-fn gateway(caller: &Caller<'_, '_>) -> Option<String> {
-    match caller.service.host {
+fn gateway(sight: &Sight<'_>) -> Option<String> {
+    match sight.node {
         Some(_) => Some(MACHINE.to_owned()),
-        None => Some(caller.network?.gateway.to_string()),
+        None => Some(sight.network?.gateway.to_string()),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::model::{InstanceName, Network, Service, ServiceName, Subject, Templat
 use address::Asked;
 use indexmap::IndexMap;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// An instance with every hole filled: what a node needs to run it.
@@ -143,12 +144,52 @@ impl Caller<'_, '_> {
         Self { inside: self.inside && self.view != View::Machine, ..*self }
     }
 
+    /// What addresses depend on.
+    fn sight(&self) -> Sight<'_> {
+        Sight {
+            node: self.service.host.as_deref(),
+            view: self.view,
+            leases: self.leases,
+            network: self.network,
+            addresses: self.addresses,
+            sites: self.sites,
+            virtuals: self.virtuals,
+            networks: self.networks,
+        }
+    }
+}
+
+/// From where addresses are looked at, and what they depend on.
+#[derive(Clone, Copy)]
+pub(crate) struct Sight<'a> {
+    /// The node; `None` is the project's own.
+    pub(crate) node: Option<&'a str>,
+    pub(crate) view: View,
+    pub(crate) leases: &'a PortLeases,
+    pub(crate) network: Option<&'a ContainerNetwork>,
+    pub(crate) addresses: &'a AddressLeases,
+    pub(crate) sites: &'a Sites,
+    pub(crate) virtuals: &'a Virtuals,
+    pub(crate) networks: &'a IndexMap<String, Network>,
+}
+
+impl Sight<'_> {
     /// From a container or from the machine, whatever else is beside it.
     fn inside_or_not(&self) -> View {
         match self.view {
             View::Machine => View::Machine,
             View::Container | View::Ambassador | View::Enclosed => View::Container,
         }
+    }
+
+    /// Where the service is reached from there, if it has an IP address.
+    pub(super) fn ip(&self, service: &Service) -> Option<IpAddr> {
+        Asked::first(service).ip(self)?.parse().ok()
+    }
+
+    /// At which number its port of that name is reached from there.
+    pub(super) fn port(&self, service: &Service, name: &str) -> Option<u16> {
+        Asked::first(service).port(self, Some(name))
     }
 }
 
@@ -216,14 +257,14 @@ fn variables(caller: &Caller<'_, '_>, node: &str) -> BTreeMap<String, String> {
         if let Some(host) = target.host(caller) {
             env.insert(format!("{prefix}_HOST"), host);
         }
-        if let Some(port) = target.port(caller, None) {
+        if let Some(port) = target.port(&caller.sight(), None) {
             env.insert(format!("{prefix}_PORT"), port.to_string());
-            if let Some(ip) = target.ip(caller) {
+            if let Some(ip) = target.ip(&caller.sight()) {
                 env.insert(format!("{prefix}_ADDR"), format!("{}:{port}", address::bracketed(&ip)));
             }
         }
     }
-    if let Some(port) = Asked::own(caller).port(caller, None) {
+    if let Some(port) = Asked::own(caller).port(&caller.sight(), None) {
         env.insert("PORT".into(), port.to_string());
     }
     env.insert("HARNESS_SERVICE".into(), service.name.to_string());

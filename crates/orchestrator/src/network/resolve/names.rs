@@ -77,7 +77,7 @@ fn address_of(caller: &Caller<'_, '_>, asked: &Asked<'_>) -> Option<String> {
     if caller.view != View::Machine && asked.is_beside(caller) {
         return None;
     }
-    let address = asked.ip(caller)?;
+    let address = asked.ip(&caller.sight())?;
     (address == MACHINE || address.parse::<IpAddr>().is_ok()).then_some(address)
 }
 

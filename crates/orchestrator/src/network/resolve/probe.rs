@@ -62,7 +62,7 @@ impl ResolvedProbe {
                 host: match host {
                     Some(host) => fill(&machine, host)?,
                     None => super::address::Asked::own(&machine)
-                        .ip(&machine)
+                        .ip(&machine.sight())
                         .unwrap_or_else(|| "127.0.0.1".into()),
                 },
                 port: {
