@@ -42,6 +42,7 @@ mod tables;
 mod task;
 mod tunnels;
 mod ways;
+mod zone;
 
 pub use ambassador::{Ambassador, AmbassadorError};
 

@@ -5,6 +5,7 @@ use crate::link::Links;
 use crate::tables::Request;
 use crate::tunnels::Tunnels;
 use crate::ways::memory::Memory;
+use crate::zone::Served;
 use orchestrator::network::plane::{PeerReport, Report, Table, Way};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -34,6 +35,8 @@ pub(crate) struct Plane {
     pub(crate) links: Links,
     /// This node's end of tunnels. Changed by [`crate::tables`].
     pub(crate) tunnels: Tunnels,
+    /// The DNS zone. Changed by [`crate::tables`].
+    pub(crate) zone: Mutex<Option<Arc<Served>>>,
     /// What came from other nodes. Changed by those who hold the links to them.
     pub(crate) others: Mutex<BTreeMap<String, Report>>,
     /// A permit for each connection.
@@ -75,6 +78,7 @@ impl Plane {
             memory: Mutex::default(),
             links: Links::default(),
             tunnels: Tunnels::default(),
+            zone: Mutex::default(),
             others: Mutex::default(),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             changes: watch::Sender::default(),
@@ -164,6 +168,7 @@ impl Plane {
             listeners: lock(&self.listeners).iter().map(|listener| listener.report()).collect(),
             peers: peers.collect(),
             tunnel: self.tunnels.report(),
+            zone: lock(&self.zone).as_ref().map(|zone| zone.report()),
             others: lock(&self.others).clone(),
         }
     }

@@ -5,7 +5,7 @@ use crate::forward::listener::{Listener, Place, accept, bind};
 use crate::link::keep::keep;
 use crate::plane::{Plane, lock};
 use crate::task::Task;
-use crate::tunnels;
+use crate::{tunnels, zone};
 use orchestrator::network::plane::{self, Backend, FORMAT, Table};
 use std::collections::BTreeMap;
 use std::io;
@@ -32,6 +32,7 @@ struct Tables {
     listeners: Vec<Open>,
     links: BTreeMap<String, (Vec<String>, Task)>,
     tunnel: tunnels::Owner,
+    zone: zone::Owner,
 }
 
 /// A listener of the table, and the task that accepts for it if the port could be opened.
@@ -71,6 +72,7 @@ pub(crate) async fn own(
         listeners: Vec::new(),
         links: BTreeMap::new(),
         tunnel: tunnels::Owner::default(),
+        zone: zone::Owner::default(),
     };
     if let Some(table) = kept
         && let Err(why) = tables.serve(table, false).await
@@ -80,7 +82,7 @@ pub(crate) async fn own(
     // Nobody waits for it while the data plane ends.
     let _ = ready.send(());
     loop {
-        let closed = tables.listeners.iter().any(Open::lacks) || tables.tunnel.lacks();
+        let closed = tables.listeners.iter().any(Open::lacks) || tables.tunnel.lacks() || tables.zone.lacks();
         tokio::select! {
             request = requests.recv() => {
                 let Some(Request { table, answer }) = request else { return };
@@ -139,6 +141,7 @@ impl Tables {
         lock(&self.plane.memory).retain(|node, _| table.peers.contains_key(node));
         lock(&self.plane.others).retain(|node, _| table.peers.contains_key(node));
         self.open().await;
+        self.zone.serve(&self.plane, table.zone.as_ref(), table.version).await;
         self.link(&table);
         self.plane.changed();
         Ok(())
@@ -168,6 +171,7 @@ impl Tables {
             self.tunnel.serve(&self.plane, self.folder.tunnel(), &table).await;
         }
         self.open().await;
+        self.zone.open(&self.plane).await;
     }
 
     /// Opens what isn't open yet.
@@ -216,7 +220,7 @@ impl Tables {
 }
 
 /// Why a port can't be opened, for people.
-async fn cannot(address: SocketAddr, error: io::Error) -> String {
+pub(crate) async fn cannot(address: SocketAddr, error: io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             // Reads the descriptors of all processes that may be looked at.

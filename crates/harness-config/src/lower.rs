@@ -84,6 +84,7 @@ pub(crate) fn stack(
         networks,
         nodes: nodes(file, active),
         secrets: file.secrets.iter().cloned().collect(),
+        zone: file.zone.clone(),
     }
 }
 

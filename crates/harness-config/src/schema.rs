@@ -234,10 +234,11 @@ mod tests {
         every_key_is_read(&keys::ROOT, "{x-a: 1, ", "}", none);
         every_key_is_read(&keys::SERVICE, "{services: {a: {KIND", "}}}", service);
         every_key_is_read(&keys::TASK, "{tasks: {a: {KIND", "}}}", service);
-        let inner: [(&Table, &str); 16] = [
+        let inner: [(&Table, &str); 17] = [
             (&keys::SETTINGS, "settings: {"),
             (&keys::NETWORK, "networks: {a: {"),
             (&keys::NODE, "nodes: {a: {"),
+            (&keys::ZONE, "zone: {"),
             (&keys::NETWORK_NODE, "networks: {a: {nodes: [{"),
             (&keys::SECRET, "secrets: {a: {"),
             (&keys::ENV_FILE, "env_file: [{"),

@@ -166,6 +166,12 @@ pub fn resolved(stack: &Stack, show_values: bool) -> Resolved {
         nodes.map(name, node(one));
     }
     root.map("nodes", nodes);
+    if let Some(zone) = &stack.zone {
+        let mut map = Map::default();
+        map.put("name", zone.name.as_str());
+        map.maybe("listen", zone.listen.map(|address| address.to_string()));
+        root.map("zone", map);
+    }
     let mut secrets = Map::default();
     for (name, source) in &stack.secrets {
         let mut map = Map::default();

@@ -100,6 +100,20 @@ pub fn program(name: &str, package: &str) -> Result<std::path::PathBuf, Error> {
     })
 }
 
+/// Whether this machine lets users have networks of their own (`unshare -Urnm`), for [`require!`].
+///
+/// # Errors
+/// [`Error::Absent`] where it doesn't, or where iproute2 or nftables isn't there.
+pub fn namespaces() -> Result<(), Error> {
+    let mut tried = std::process::Command::new("unshare");
+    let tried = tried.args(["-Urnm", "sh", "-c", "ip -V && nft -v && tc -V"]).output();
+    if tried.is_ok_and(|tried| tried.status.success()) {
+        return Ok(());
+    }
+    let hint = "allow user namespaces, and install iproute2 and nftables".to_owned();
+    Err(Error::Absent { what: "networks without root".to_owned(), hint })
+}
+
 /// Python with what tests use from PyPI (`xtask/python/requirements.txt`), for [`require!`].
 ///
 /// # Errors

@@ -346,6 +346,10 @@ pub(crate) const RULES: &[Rule] = &[
                 path: "crates/data-plane/src/forward/listener.rs",
                 why: "the addresses of a table: what a service's port is",
             },
+            Door {
+                path: "crates/data-plane/src/zone/",
+                why: "tells names and addresses to programs of this machine, on loopback alone: the file can say no other",
+            },
             Door { path: "crates/data-plane/examples/", why: "what the benchmark loads, on loopback" },
             Door {
                 path: "crates/harness/src/commands/network/forward.rs",

@@ -9,3 +9,4 @@ mod serving;
 mod support;
 mod tunnels;
 mod ways;
+mod zone;

@@ -7,8 +7,9 @@ use super::reader::{Reader, Spanned};
 use super::service::{Service, What, service};
 use super::tree::{Entry, Kind, Node};
 use super::variables::env_files;
+use super::zone::zone;
 use crate::diagnostic::Diagnostic;
-use orchestrator::model::SecretSource;
+use orchestrator::model::{SecretSource, Zone};
 use std::time::Duration;
 
 /// `settings`.
@@ -28,6 +29,7 @@ pub(crate) struct File {
     pub(crate) networks: Vec<NamedNetwork>,
     pub(crate) nodes: Vec<NamedNode>,
     pub(crate) secrets: Vec<(String, SecretSource)>,
+    pub(crate) zone: Option<Zone>,
     /// Services and tasks, in the file's order.
     pub(crate) services: Vec<Service>,
 }
@@ -64,6 +66,7 @@ pub(crate) fn file(reader: &mut Reader<'_>, root: &Node) -> Option<File> {
         fields.get("networks").map(|node| networks(reader, node)).unwrap_or_default();
     all_nodes.extend(fields.get("nodes").map(|node| nodes(reader, node)).unwrap_or_default());
     let secrets = fields.get("secrets").map(|node| secrets(reader, node)).unwrap_or_default();
+    let zone = fields.get("zone").and_then(|node| zone(reader, node));
     let templates = match fields.get("templates") {
         Some(node) => reader.entries(node, "expected a map of templates"),
         None => &[],
@@ -96,7 +99,7 @@ pub(crate) fn file(reader: &mut Reader<'_>, root: &Node) -> Option<File> {
     if services.is_empty() && reader.diagnostics.is_empty() {
         reader.report(Diagnostic::file("empty", "the file declares no services"));
     }
-    Some(File { name, description, settings, networks, nodes: all_nodes, secrets, services })
+    Some(File { name, description, settings, networks, nodes: all_nodes, secrets, zone, services })
 }
 
 fn version(reader: &mut Reader<'_>, node: &Node) {

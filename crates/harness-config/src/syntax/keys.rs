@@ -82,6 +82,7 @@ pub(crate) static ROOT: Table = Table {
         key("settings", Keys(&SETTINGS), "Defaults for every service."),
         key("networks", MapOf(&Any(&[Keys(&NETWORK), Null])), "Networks; `local` always exists."),
         key("nodes", MapOf(&Keys(&NODE)), "Machines other than this one."),
+        key("zone", Any(&[Text, Keys(&ZONE)]), "A DNS zone with the services' names: shop.test."),
         key("secrets", MapOf(&Keys(&SECRET)), "Where ${secrets.NAME} takes its value from."),
         key("templates", MapOf(&Keys(&TEMPLATE)), "Services to build on with `extends`."),
         key("tasks", MapOf(&Keys(&TASK)), "Run to completion once per start, in the same graph."),
@@ -106,6 +107,15 @@ pub(crate) static SETTINGS: Table = Table {
         key("startup_timeout", Duration, "Time a service has to become ready; 5m."),
         key("shutdown_timeout", Duration, "Time between the stop signal and SIGKILL; 30s."),
         key("health_check_interval", Duration, "Time between health checks; 30s."),
+    ],
+};
+
+pub(crate) static ZONE: Table = Table {
+    what: "the zone",
+    required: &["name"],
+    keys: &[
+        key("name", Text, "Its name: services are SERVICE.NAME in it."),
+        key("listen", Text, "Where it is asked on every node: a loopback address with a port."),
     ],
 };
 

@@ -16,3 +16,4 @@ pub(crate) mod target;
 pub(crate) mod tree;
 pub(crate) mod variables;
 pub(crate) mod words;
+pub(crate) mod zone;

@@ -356,6 +356,24 @@ services:
 }
 
 #[test]
+fn what_a_zone_cant_be() {
+    for zone in [
+        "a..b",
+        "{listen: 127.0.0.1:53}",
+        "{name: shop.local, listen: 0.0.0.0:53}",
+        "{name: a, listen: 127.0.0.1}",
+    ] {
+        assert_snapshot!(check(&format!(
+            "version: 1.0
+zone: {zone}
+services:
+  web: {{type: process, command: tool}}
+"
+        )));
+    }
+}
+
+#[test]
 fn jump_hosts_in_a_circle() {
     assert_snapshot!(check(
         "version: 1.0

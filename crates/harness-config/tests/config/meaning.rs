@@ -15,6 +15,7 @@ networks:
   local: {type: local}
   lan: {type: lan, subnet: 192.168.1.0/24, nodes: [{host: 192.168.1.9, name: nas, ssh_user: me, ssh_key: ~/.ssh/nas}]}
   mesh: {type: wireguard, subnet: 10.42.0.0/16, interface: wg-harness}
+zone: {name: Shop.Test, listen: '127.0.0.9:53'}
 nodes:
   eu-1: {host: eu1.example.com, port: 22, user: deploy, identity_file: ~/.ssh/id_ed25519, sudo: true, jump: bastion, networks: [mesh], region: eu, labels: {disk: ssd}}
 secrets:

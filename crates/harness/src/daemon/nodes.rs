@@ -112,6 +112,7 @@ impl Shared {
             networks: Default::default(),
             nodes: Default::default(),
             secrets: Default::default(),
+            zone: None,
         };
         let mut warnings = Vec::new();
         let network = self.network(&stack, &[], false, &mut warnings).await;

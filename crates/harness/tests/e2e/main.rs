@@ -31,3 +31,4 @@ mod tcp;
 mod terminal;
 mod upgrade;
 mod usage;
+mod zone;

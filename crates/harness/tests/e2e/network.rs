@@ -7,9 +7,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Answers with the name of the instance.
-const SERVER: &str = r#"[python3, -c, 'import os,socketserver; S = socketserver.ThreadingTCPServer; S.allow_reuse_address = True; S.request_queue_size = 128; H = type("H", (socketserver.BaseRequestHandler,), {"handle": lambda self: self.request.sendall(os.environ["HARNESS_INSTANCE"].encode())}); S(("127.0.0.1", int(os.environ["PORT"])), H).serve_forever()']"#;
+pub(crate) const SERVER: &str = r#"[python3, -c, 'import os,socketserver; S = socketserver.ThreadingTCPServer; S.allow_reuse_address = True; S.request_queue_size = 128; H = type("H", (socketserver.BaseRequestHandler,), {"handle": lambda self: self.request.sendall(os.environ["HARNESS_INSTANCE"].encode())}); S(("127.0.0.1", int(os.environ["PORT"])), H).serve_forever()']"#;
 
-fn ask(address: SocketAddr) -> std::io::Result<String> {
+pub(crate) fn ask(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut said = String::new();

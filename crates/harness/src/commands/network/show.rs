@@ -61,6 +61,22 @@ pub(super) fn lines(network: &NetworkStatus, width: Option<usize>) -> Vec<String
         None => "Services".to_owned(),
     };
     section(&title, table, rows);
+    if let Some(zone) = &network.zone {
+        let mut table = Table::new(&["NODE", "ANSWERED", "TROUBLE"]);
+        let mut rows = 0;
+        for node in &network.nodes {
+            let report = network.reports.get(&node.node).and_then(|report| report.zone.as_ref());
+            let trouble = report.and_then(|report| report.error.as_ref());
+            table.row(vec![
+                node.node.clone(),
+                report.map(|report| report.answered.to_string()).unwrap_or_default(),
+                trouble.map(|why| paint(style::ERROR, why).to_string()).unwrap_or_default(),
+            ]);
+            rows += 1;
+        }
+        let title = format!("Zone {}, asked at {} on every node", zone.name, zone.address);
+        section(&title, table, rows);
+    }
     let mut table = Table::new(&["NODE", "DATA PLANE", "TUNNEL END", "UDP PORT", "ADDRESSES"]);
     for node in &network.nodes {
         table.row(node_row(node, network));

@@ -187,3 +187,52 @@ fn a_way_that_breaks_is_left_for_the_next_and_the_address_stays() {
     assert_eq!(project.logs("here").len(), 1, "nothing was restarted");
     project.ok(&["stop", "-y"]);
 }
+
+/// Asks a zone for a name: prints the address, or nothing.
+const LOOK_UP: &str = r#"use IO::Socket::INET; my ($at, $name) = @ARGV; my $s = IO::Socket::INET->new(Proto => "udp", PeerAddr => $at) or die; my $q = pack("n6", 7, 256, 1, 0, 0, 0) . join("", map { chr(length) . $_ } split(/\./, $name)) . "\0" . pack("n2", 1, 1); send($s, $q, 0); alarm 10; recv($s, my $a, 512, 0) // die; print join(".", unpack("C4", substr($a, -4))) if unpack("n", substr($a, 6, 2))"#;
+
+#[test]
+fn each_machine_of_a_zone_is_told_what_is_right_there() {
+    let host = require!(Host::boot(Suite::Trixie, "zone"));
+    let project = project(
+        &host,
+        &format!(
+            "zone: shop.test\nnodes:\n  far: {{host: {}, user: app}}\nservices:\n  c: {{type: remote, host: far, command: {LAST}, ports: [auto]}}\n  \
+             d: {{type: process, command: {LAST}, ports: [auto]}}\n",
+            host.name()
+        ),
+    );
+    project.ok(&["start"]);
+    let shown = project.json(&["network", "show"]);
+    let zone = shown["zone"]["address"].as_str().unwrap().to_owned();
+    let look_up = |there: bool, name: &str| {
+        let name = format!("{name}.shop.test");
+        let words = ["perl", "-e", LOOK_UP, &zone, &name];
+        let found = match there {
+            true => host.command(&words).output(),
+            false => std::process::Command::new(words[0]).args(&words[1..]).output(),
+        };
+        String::from_utf8(found.unwrap().stdout).unwrap()
+    };
+    let port = |service: &str| {
+        let services = shown["services"].as_array().unwrap();
+        let service = services.iter().find(|it| it["service"] == service).unwrap();
+        u16::try_from(service["ports"][0]["number"].as_u64().unwrap()).unwrap()
+    };
+    until("both machines answer", || !look_up(false, "c").is_empty() && !look_up(true, "d").is_empty());
+    assert_eq!((look_up(false, "d").as_str(), look_up(true, "c").as_str()), ("127.0.0.1", "127.0.0.1"));
+    let (c, d) = (look_up(false, "c"), look_up(true, "d"));
+    assert!(
+        c.starts_with("127.") && c != "127.0.0.1" && d.starts_with("127.") && d != "127.0.0.1",
+        "{c} {d}"
+    );
+    let at = SocketAddr::new(c.parse().unwrap(), port("c"));
+    until("it is reached there", || said(at).is_ok_and(|said| said == "c-1"));
+    let fetch = format!("exec 3<>/dev/tcp/{d}/{}; cat <&3", port("d"));
+    until("it is reached from there", || {
+        let got = host.command(&["bash", "-c", &fetch]).output().unwrap();
+        String::from_utf8_lossy(&got.stdout).trim() == "d-1"
+    });
+    project.ok(&["stop", "-y"]);
+    until("nothing of it runs there", || left(&host).is_empty());
+}

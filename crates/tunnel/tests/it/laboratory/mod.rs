@@ -13,7 +13,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::Command;
-use test_hosts::{Error, require};
+use test_hosts::{namespaces, require};
 use tokio::runtime::Runtime;
 
 /// The port that all nodes have.
@@ -40,16 +40,6 @@ fn switch(namespaces: &str, device: &str) {
             n=$((n + 1))
         done"
     ));
-}
-
-/// Whether this machine lets users have networks of their own.
-fn namespaces() -> Result<(), Error> {
-    let tried = Command::new("unshare").args(["-Urnm", "sh", "-c", "ip -V && nft -v && tc -V"]).output();
-    if tried.is_ok_and(|tried| tried.status.success()) {
-        return Ok(());
-    }
-    let hint = "allow user namespaces, and install iproute2 and nftables".to_owned();
-    Err(Error::Absent { what: "networks without root".to_owned(), hint })
 }
 
 /// Runs the test that calls this in namespaces of its own: the test is started once more there.
