@@ -37,8 +37,9 @@ fn may_live(record: &HostedRecord) -> bool {
         _ => None,
     };
     let elsewhere = matches!(record.log, LogSource::Node { .. });
-    record.ended.is_none()
-        && (elsewhere || process.is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists()))
+    // A number of before the last boot is another process's by now, if anybody's.
+    let is_there = |pid| !record.is_of_another_boot() && Path::new(&format!("/proc/{pid}")).exists();
+    record.ended.is_none() && (elsewhere || process.is_none_or(is_there))
 }
 
 /// The daemon; where none runs though something is alive, one that is started and adopts it. `None` where nothing runs.

@@ -5,6 +5,7 @@ mod agents;
 mod ambassadors;
 mod deploy;
 mod files;
+mod many;
 mod network;
 mod nodes;
 

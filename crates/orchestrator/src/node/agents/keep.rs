@@ -163,8 +163,8 @@ async fn withdraw_given_up(inner: &Inner, link: &Link, client: &Client) -> Resul
             client.call(wire::WITHDRAW, &params, ANSWER).await;
         match answer {
             Ok(_) => {}
-            // A newer one has taken its place there.
-            Err(error) if error.rpc().is_some() => {}
+            // A newer one has taken its place there. Whatever else it says, the run may still be kept.
+            Err(error) if error.rpc().is_some_and(|rpc| rpc.code == wire::OUTDATED) => {}
             Err(error) => return Err(error),
         }
         if let Some(runs) = lock(&inner.given_up).get_mut(&link.node) {

@@ -13,6 +13,7 @@ use crate::node::{Spawner, chain};
 use crate::observed::Moment;
 use crate::supervisor::Event;
 use async_channel::{Receiver, Sender};
+use async_lock::{Semaphore, SemaphoreGuard};
 use futures_lite::future;
 use futures_util::task::SpawnExt;
 use indexmap::IndexMap;
@@ -105,6 +106,20 @@ pub(in crate::node) struct Link {
     pub(super) state: Mutex<LinkState>,
     /// Holds a message when somebody wants it to be tried now.
     urge: (Sender<()>, Receiver<()>),
+    turns: Turns,
+}
+
+/// Whose turn it is to ask an agent something. It refuses more than its server's limit of open requests on a connection (64)
+/// and of streams (4); the rest of both is for the link itself.
+struct Turns {
+    calls: Semaphore,
+    copies: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { calls: Semaphore::new(32), copies: Semaphore::new(3) }
+    }
 }
 
 #[derive(Default)]
@@ -237,7 +252,8 @@ impl Links {
         }
         let state = LinkState { revision, ..LinkState::default() };
         let urge = async_channel::bounded(1);
-        let link = Arc::new(Link { node: node.to_owned(), state: Mutex::new(state), urge });
+        let link =
+            Arc::new(Link { node: node.to_owned(), state: Mutex::new(state), urge, turns: Turns::default() });
         links.insert(node.to_owned(), link.clone());
         // Refused only when the engine is to end.
         let _ = self.inner.spawner.spawn(keep(self.inner.clone(), link.clone()));
@@ -286,6 +302,16 @@ impl LinkState {
 }
 
 impl Link {
+    /// Waits for a turn to call a method of the agent.
+    pub(in crate::node) async fn turn(&self) -> SemaphoreGuard<'_> {
+        self.turns.calls.acquire().await
+    }
+
+    /// Waits for a turn to bring files there.
+    pub(in crate::node) async fn turn_to_copy(&self) -> SemaphoreGuard<'_> {
+        self.turns.copies.acquire().await
+    }
+
     /// When it was heard last, if ever, and since when it is waited for.
     pub(super) fn last_heard(&self) -> (Option<Timestamp>, Moment) {
         let mut state = lock(&self.state);
@@ -348,6 +374,8 @@ impl Link {
                     state.entries.insert(instance.to_owned(), entry);
                 }
             }
+            // The same of one that is gone: it may be there again.
+            None if state.entries.get(instance).is_some_and(|known| known.revision > revision) => {}
             None => drop(state.entries.remove(instance)),
         }
         state.ring();

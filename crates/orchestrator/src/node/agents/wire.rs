@@ -18,6 +18,10 @@ pub const HEALTH: &str = "stack.health";
 /// Say that you are there, and what time it is.
 pub const PING: &str = "node.ping";
 
+/// The code of the answer to [`ASSIGN`] and [`WITHDRAW`] where a newer run is known already. Any other error says nothing of
+/// the run.
+pub const OUTDATED: i64 = -32019;
+
 /// Whose daemon steers an agent. What [`CLAIM`] is given; the answer is an empty object. An agent that keeps something for
 /// another daemon refuses, and says whose it is: two daemons of one project would undo each other's wishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -117,7 +117,7 @@ impl HostedRecord {
     }
 
     /// Whether the machine was restarted since.
-    pub(super) fn is_of_another_boot(&self) -> bool {
+    pub fn is_of_another_boot(&self) -> bool {
         self.boot.is_some() && self.boot != boot_id()
     }
 

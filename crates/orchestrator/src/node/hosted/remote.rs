@@ -170,6 +170,7 @@ impl Remote {
                 Ok(false)
             };
             let brought = async {
+                let _turn = self.link.turn_to_copy().await;
                 match copy::files(&client, &self.service, progress).await {
                     Ok(_) => Ok(true),
                     Err(error) if error.is_of_the_way() => {
@@ -199,7 +200,7 @@ impl Remote {
             let client = self.client(progress).await;
             match self.call(&client, wire::ASSIGN, &params).await {
                 Ok(()) => return Ok(()),
-                Err(Broken::Refused(why)) => return Err(why),
+                Err(Broken::Outdated(why) | Broken::Refused(why)) => return Err(why),
                 // Whether it has arrived isn't known; the same again changes nothing.
                 Err(Broken::Link) => self.link.down().await,
                 Err(Broken::Late) => {}
@@ -213,9 +214,13 @@ impl Remote {
         method: &str,
         params: &impl serde::Serialize,
     ) -> Result<(), Broken> {
+        let _turn = self.link.turn().await;
         let answer: Result<serde_json::Value, ClientError> = client.call(method, params, ANSWER).await;
         match answer {
             Ok(_) => Ok(()),
+            Err(error) if error.rpc().is_some_and(|rpc| rpc.code == wire::OUTDATED) => {
+                Err(Broken::Outdated(error.to_string()))
+            }
             Err(error) if error.rpc().is_some() => Err(Broken::Refused(error.to_string())),
             Err(ClientError::TimedOut { .. }) => Err(Broken::Late),
             Err(_) => Err(Broken::Link),
@@ -261,6 +266,8 @@ impl Remote {
 
 /// Why an order has no answer.
 enum Broken {
+    /// It has been overtaken by a newer one; the agent's words.
+    Outdated(String),
     /// The agent says no; its words.
     Refused(String),
     /// The link broke.
@@ -363,11 +370,13 @@ impl Hosted for Remote {
                 match self.call(&client, wire::WITHDRAW, &params).await {
                     Ok(()) => Ok(true),
                     // A newer one has taken its place: nothing of this one is left.
-                    Err(Broken::Refused(why)) => {
+                    Err(Broken::Outdated(why)) => {
                         tracing::warn!(instance = %self.instance, node, why, "a stop was refused");
                         Ok(false)
                     }
-                    Err(_) => Err(format!("node {node} doesn't answer")),
+                    // It may run on: whoever stops it asks again.
+                    Err(Broken::Refused(why)) => Err(format!("node {node}: {why}")),
+                    Err(Broken::Link | Broken::Late) => Err(format!("node {node} doesn't answer")),
                 }
             };
             let lost = late(LINK + ANSWER, format!("node {node} can't be reached"));

@@ -36,7 +36,8 @@ pub(super) struct Program {
     file: PathBuf,
     /// What loads it, and what it is linked with. A static program has none.
     loader: Option<PathBuf>,
-    libraries: Vec<PathBuf>,
+    /// Each with a name that it is looked for by.
+    libraries: Vec<(PathBuf, String)>,
 }
 
 impl Program {
@@ -45,17 +46,20 @@ impl Program {
         let maps = std::fs::read_to_string("/proc/self/maps").map_err(ProgramError::Own)?;
         let (loader, libraries) = linked(&maps)?;
         let file = file(state).map_err(ProgramError::Own)?;
-        Ok(Self { file, loader, libraries })
+        let libraries = libraries.into_iter().flat_map(|path| {
+            let names = names(&path);
+            names.into_iter().map(move |name| (path.clone(), name))
+        });
+        Ok(Self { file, loader, libraries: libraries.collect() })
     }
 
     /// What is mounted.
     pub(super) fn volumes(&self) -> Vec<Volume> {
-        let library = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            mounted(path, format!("{LIBRARIES}/{name}"))
-        };
+        let at = |path: &Path, name: &str| mounted(path, format!("{LIBRARIES}/{name}"));
         let program = mounted(&self.file, PROGRAM.to_owned());
-        std::iter::once(program).chain(self.loader.iter().chain(&self.libraries).map(library)).collect()
+        let loader = self.loader.iter().map(|path| at(path, &file_name(path)));
+        let libraries = self.libraries.iter().map(|(path, name)| at(path, name));
+        std::iter::once(program).chain(loader).chain(libraries).collect()
     }
 
     /// How it is run there.
@@ -66,6 +70,29 @@ impl Program {
         });
         loaded.into_iter().flatten().chain([PROGRAM.to_owned()]).collect()
     }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The names that a library may be looked for by: its file's, and those of links beside it. Before glibc 2.34 `libc.so.6` was a
+/// link to `libc-2.31.so`, and others are to this day.
+fn names(library: &Path) -> Vec<String> {
+    let own = file_name(library);
+    let beside = library.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let links = beside.into_iter().flatten().flatten().filter(|entry| {
+        let leads_here =
+            || std::fs::read_link(entry.path()).is_ok_and(|to| to.file_name() == library.file_name());
+        entry.file_type().is_ok_and(|kind| kind.is_symlink()) && leads_here()
+    });
+    let mut names: Vec<String> = links
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| *name != own)
+        .collect();
+    names.sort();
+    names.insert(0, own);
+    names
 }
 
 fn mounted(from: &Path, to: String) -> Volume {
@@ -128,6 +155,7 @@ mod tests {
             7f04-7f05 r-xp 0 fe:00 3 /usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2\n\
             7ffc-7ffd rw-p 0 00:00 0 [stack]\n";
         let (loader, libraries) = linked(maps).unwrap();
+        let libraries = libraries.into_iter().map(|path| (path, "libc.so.6".to_owned())).collect();
         let program = Program { file: "/opt/my tools/harness".into(), loader, libraries };
         assert_eq!(
             program.argv(),
@@ -145,7 +173,8 @@ mod tests {
         let static_one =
             "55d0-55d1 r--p 0 fe:00 1 /opt/harness\n7f00-7f01 r--p 0 fe:00 9 /x/locale.so.cache\n";
         let (loader, libraries) = linked(static_one).unwrap();
-        let program = Program { file: "/opt/harness".into(), loader, libraries };
+        assert!(libraries.is_empty());
+        let program = Program { file: "/opt/harness".into(), loader, libraries: Vec::new() };
         assert_eq!((program.argv(), program.volumes().len()), (vec![PROGRAM.to_owned()], 1));
         let replaced = linked("7f04-7f05 r-xp 0 fe:00 3 /lib/ld-musl-x86_64.so.1 (deleted)\n").unwrap_err();
         assert!(replaced.to_string().starts_with("/lib/ld-musl-x86_64.so.1 was replaced"));
@@ -155,6 +184,20 @@ mod tests {
     fn the_program_that_runs_is_found() {
         let state = tempfile::tempdir().unwrap();
         let program = Program::own(state.path()).unwrap();
-        assert!(program.file.exists() && program.libraries.iter().all(|path| path.exists()));
+        assert!(program.file.exists() && program.libraries.iter().all(|(path, _)| path.exists()));
+    }
+
+    #[test]
+    fn a_library_has_the_names_of_the_links_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["libc-2.31.so", "libm-2.31.so"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        for (link, to) in [("libc.so.6", "libc-2.31.so"), ("libm.so.6", "libm-2.31.so"), ("x.so", "/gone")] {
+            std::os::unix::fs::symlink(to, path(link)).unwrap();
+        }
+        assert_eq!(names(&path("libc-2.31.so")), ["libc-2.31.so", "libc.so.6"]);
+        assert_eq!(names(&path("not.there")), ["not.there"]);
     }
 }
