@@ -136,7 +136,24 @@ pub(crate) async fn connect(address: SocketAddr, bound: Duration) -> io::Result<
     let stream = timeout(bound, TcpStream::connect(address)).await.unwrap_or_else(|_| Err(late()));
     let stream = stream.map_err(said)?;
     stream.set_nodelay(true)?;
+    notice_silence(&stream)?;
     Ok(stream)
+}
+
+/// Has the kernel end the connection when the other machine says nothing any more, as after a power cut: whoever is connected
+/// through here asks only this machine whether it lives, and would wait for ever.
+fn notice_silence(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    const IDLE: Duration = Duration::from_secs(15);
+    const INTERVAL: Duration = Duration::from_secs(5);
+    const MISSES: u32 = 3;
+    const UNACKNOWLEDGED_MS: u32 = 30_000;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, MISSES)?;
+    sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS)?;
+    Ok(())
 }
 
 fn late() -> Failure {
@@ -158,5 +175,25 @@ fn name(way: &Way) -> &'static str {
         Way::Wireguard => "wireguard",
         Way::Link => "link",
         Way::Relay { .. } => "relay",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::sockopt;
+
+    #[test]
+    fn a_machine_that_falls_silent_is_noticed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let stream = connect(listener.local_addr().unwrap(), Duration::from_secs(10)).await.unwrap();
+            assert!(sockopt::socket_keepalive(&stream).unwrap());
+            let silence = sockopt::tcp_keepidle(&stream).unwrap()
+                + sockopt::tcp_keepintvl(&stream).unwrap() * sockopt::tcp_keepcnt(&stream).unwrap();
+            assert!(silence <= Duration::from_secs(30));
+            assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 30_000);
+        });
     }
 }

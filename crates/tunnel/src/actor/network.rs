@@ -31,11 +31,16 @@ impl Actor {
         }
     }
 
-    /// Makes an interface again that somebody has removed.
+    /// Makes an interface again that somebody has removed, or that couldn't be made: whoever was told why may have mended it.
     pub(super) async fn look_after_interface(&mut self) {
-        if self.interface.as_ref().is_some_and(|interface| !interface.is_there()) {
+        let wanted = self.config.as_ref().is_some_and(|config| config.interface.is_some());
+        let is_there = |this: &Self| this.interface.as_ref().is_some_and(Interface::is_there);
+        if wanted && !is_there(self) {
+            let had = self.interface.is_some();
             self.set_interface().await;
-            self.publish();
+            if had || is_there(self) {
+                self.publish();
+            }
         }
     }
 
@@ -47,7 +52,7 @@ impl Actor {
             return;
         }
         // The one before goes first: it may have the same name.
-        self.no_interface = None;
+        let told = self.no_interface.take();
         let wanted = wanted.cloned();
         if let Some(before) = self.interface.take() {
             before.end().await;
@@ -63,7 +68,9 @@ impl Actor {
             Err(error) => {
                 let source = std::error::Error::source(&error).map(|source| format!(" ({source})"));
                 let why = format!("{error}{}", source.unwrap_or_default());
-                tracing::warn!("{why}");
+                if told.as_ref() != Some(&why) {
+                    tracing::warn!("{why}");
+                }
                 self.no_interface = Some(why);
             }
         }

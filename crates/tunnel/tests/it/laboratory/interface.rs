@@ -2,7 +2,7 @@
 
 use super::process::Process;
 use super::{Switch, alone, at_switch, place, runtime, sh, switch};
-use crate::world::{BOUND, within};
+use crate::world::{BOUND, Node, within};
 use rustix::net;
 use std::net::{Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,6 +45,28 @@ fn an_interface_goes_with_a_node_that_is_killed_and_comes_back_with_it() {
             sh("! ip -n a link show wg-test 2>/dev/null && ! ip -n a route | grep 10.210");
             node.start_again();
         }
+    });
+}
+
+#[test]
+fn an_interface_that_cant_be_made_is_once_it_can() {
+    alone(|| {
+        switch("a", "eth0");
+        let in_a = runtime("a");
+        sh("ip -n a link add wg-test type veth peer name other");
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let mut node = Node::start_in(in_a.handle(), 1, "a", 0).await;
+            node.config.interface =
+                Some(Interface { name: "wg-test".into(), address: address(1), prefix: 16 });
+            node.set().await;
+            let state = node.engine.report().await.unwrap().interface.unwrap();
+            assert!(state.error.is_some(), "somebody has the name");
+            sh("ip -n a link del wg-test; for try in $(seq 400); do ip -n a addr show wg-test | grep -q 10.210.1.2 && exit 0; sleep 0.05; done; exit 1");
+            let state = node.engine.report().await.unwrap().interface.unwrap();
+            assert_eq!(state.error, None);
+            node.end().await;
+        });
+        in_a.shutdown_background();
     });
 }
 
