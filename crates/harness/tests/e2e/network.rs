@@ -2,7 +2,7 @@
 
 use crate::support::{Project, alive, kill, until};
 use std::collections::BTreeSet;
-use std::io::Read as _;
+use std::io::{BufRead as _, Read as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -165,6 +165,32 @@ fn a_process_with_a_hosts_file_of_its_own_reaches_others_by_name() {
 }
 
 #[test]
+fn a_forward_without_descriptors_goes_on_and_is_ended_by_ctrl_c() {
+    let project = stack();
+    project.ok(&["start", "web"]);
+    let harness = project.command(&["network", "forward", "web", "0"]);
+    let mut forward = std::process::Command::new("sh");
+    forward
+        .args(["-c", "ulimit -n 40; exec \"$0\" \"$@\""])
+        .arg(harness.get_program())
+        .args(harness.get_args());
+    forward.envs(harness.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    forward.current_dir(harness.get_current_dir().unwrap()).stdout(std::process::Stdio::piped());
+    let mut forward = forward.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(forward.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address: SocketAddr = line.trim().parse().unwrap();
+    // The instances end each one at once: what stays open is what nobody reads.
+    let many: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
+    drop(many);
+    until("it answers again", || ask(address).is_ok_and(|said| said.starts_with("web-")));
+    let _held: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
+    kill(forward.id(), "INT");
+    assert!(forward.wait().unwrap().success());
+    project.ok(&["stop", "-y"]);
+}
+
+#[test]
 fn a_service_is_forwarded_to_a_port_of_this_machine() {
     let project = stack();
     project.ok(&["start"]);
@@ -172,7 +198,7 @@ fn a_service_is_forwarded_to_a_port_of_this_machine() {
     let mut forward = forward.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     let mut stdout = std::io::BufReader::new(forward.stdout.take().unwrap());
-    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    stdout.read_line(&mut line).unwrap();
     let address: SocketAddr = line.trim().parse().unwrap();
     all_three(address);
     kill(forward.id(), "INT");

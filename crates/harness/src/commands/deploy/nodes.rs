@@ -39,6 +39,9 @@ const INSTALLED: Duration = Duration::from_secs(600);
 /// Times that a connection that breaks is made again, and the pause before.
 const AGAIN: (u32, Duration) = (5, Duration::from_secs(2));
 
+/// A folder of a deployment in the state folder begins so; its process's id follows.
+const UNPACKED: &str = "deploy-";
+
 /// What became of a node.
 #[derive(Serialize)]
 struct Outcome {
@@ -104,9 +107,11 @@ impl Sent {
         if self.nodes.iter().any(|outcome| outcome.error.is_some()) { Exit::GENERAL } else { Exit::OK }
     }
 
-    /// The version that was current before on the first of them, if this is another one.
+    /// The version that was current before on all of them, if that was the same one, and another than this.
     pub(super) fn previous(&self) -> Option<&str> {
-        self.nodes.iter().find_map(|outcome| outcome.deployed.as_ref()?["previous"].as_str())
+        let mut all = self.nodes.iter().map(|outcome| outcome.deployed.as_ref()?["previous"].as_str());
+        let first = all.next()??;
+        all.all(|other| other == Some(first)).then_some(first)
     }
 }
 
@@ -173,7 +178,8 @@ pub(super) fn file(named: &Path, stack: &Stack) -> PathBuf {
 /// Checks the package, and unpacks and scans it in a folder of this process.
 fn unpack(mut package: Opened, state: &Path) -> Result<Unpacked, CommandError> {
     let failed = |error: &std::io::Error| CommandError::io("can't unpack the package here", error);
-    let folder = state.join(format!("deploy-{}", std::process::id()));
+    sweep(state);
+    let folder = state.join(format!("{UNPACKED}{}", std::process::id()));
     match std::fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
         _ => {}
@@ -191,6 +197,18 @@ fn unpack(mut package: Opened, state: &Path) -> Result<Unpacked, CommandError> {
         Err(error) => {
             let _ = std::fs::remove_dir_all(&folder);
             Err(error)
+        }
+    }
+}
+
+/// Removes what deployments left that were killed: their processes are gone.
+fn sweep(state: &Path) {
+    for entry in std::fs::read_dir(state).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(UNPACKED)) else { continue };
+        if pid.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // It is in the way of nobody: the next one tries again.
+            let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }
@@ -359,4 +377,47 @@ fn holder() -> String {
     let user = std::env::var("USER").unwrap_or_else(|_| rustix::process::getuid().as_raw().to_string());
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{user}@{host}, pid {}, since {}", std::process::id(), Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_deployment_left_goes_with_the_next() {
+        let state = tempfile::tempdir().unwrap();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let folder = |pid: u32| state.path().join(format!("{UNPACKED}{pid}"));
+        let (left, used) = (folder(ended.id()), folder(std::process::id()));
+        for folder in [&left, &used, &state.path().join("deploy-notes")] {
+            std::fs::create_dir_all(folder.join("bin")).unwrap();
+        }
+        sweep(state.path());
+        assert!(!left.exists() && used.exists() && state.path().join("deploy-notes").exists());
+    }
+
+    #[test]
+    fn only_a_version_that_all_nodes_had_is_gone_back_to() {
+        let sent = |before: &[Option<&str>]| Sent {
+            schema: 1,
+            name: "shop".to_owned(),
+            version: "2.0.0".to_owned(),
+            bytes: 0,
+            nodes: before
+                .iter()
+                .map(|before| Outcome {
+                    node: "a".to_owned(),
+                    milliseconds: 0,
+                    sent: 0,
+                    deployed: Some(serde_json::json!({ "previous": before })),
+                    error: None,
+                })
+                .collect(),
+        };
+        assert_eq!(sent(&[Some("1.0.0"), Some("1.0.0")]).previous(), Some("1.0.0"));
+        assert_eq!(sent(&[Some("1.0.0"), Some("1.1.0")]).previous(), None);
+        assert_eq!(sent(&[Some("1.0.0"), None]).previous(), None);
+        assert_eq!(sent(&[]).previous(), None);
+    }
 }

@@ -56,7 +56,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     if !far.is_empty() && args.version.is_none() {
         let sent = nodes::send(context, args, &project, &stack, &file, &far)?;
         if sent.exit() != Exit::OK {
-            return Ok(sent.exit());
+            return failed(context, &sent);
         }
         previous = sent.previous().and_then(|version| version.parse().ok());
     }
@@ -83,8 +83,23 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
             next_steps(&context.ui, &[(back, "go back to the version before")]);
             Ok(exit)
         }
-        None => Ok(exit),
+        None => {
+            if exit != Exit::OK && args.rollback_on_failure && !far.is_empty() {
+                context
+                    .ui
+                    .say("The nodes didn't all have the same other version before: none is gone back to.");
+            }
+            Ok(exit)
+        }
     }
+}
+
+/// The deployment to nodes failed: in a table that was told.
+fn failed(context: &Context, sent: &nodes::Sent) -> Result<Exit, CommandError> {
+    if !context.ui.is_table() {
+        context.ui.document(sent)?;
+    }
+    Ok(sent.exit())
 }
 
 /// Where instances of the service are wanted or live: nodes, and `None` for this machine. `None` where it isn't running.
@@ -180,7 +195,10 @@ fn dry_run(
     let Dry { name, target, here, far, places } = dry;
     if !far.is_empty() && args.version.is_none() {
         let file = nodes::file(&args.file, stack);
-        nodes::send(context, args, project, stack, &file, far)?;
+        let sent = nodes::send(context, args, project, stack, &file, far)?;
+        if sent.exit() != Exit::OK {
+            return failed(context, &sent);
+        }
     }
     let mut steps = Vec::new();
     match (far.is_empty(), here) {

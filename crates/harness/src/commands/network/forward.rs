@@ -10,6 +10,7 @@ use crate::project::Project;
 use crate::ui::style::{self, paint};
 use crate::ui::suggest;
 use async_executor::LocalExecutor;
+use async_io::Timer;
 use async_lock::Semaphore;
 use async_net::{TcpListener, TcpStream};
 use async_signal::{Signal, Signals};
@@ -23,9 +24,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Connections at once; more wait.
 const MOST: usize = 1024;
+/// After a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Make a service a port of this machine, wherever it runs, until Ctrl-C
 #[derive(clap::Args, Debug)]
@@ -55,6 +59,8 @@ enum Goal {
 }
 
 pub(super) fn run(context: &Context, project: &Project, args: &Args) -> Result<Exit, CommandError> {
+    // Two for each connection.
+    crate::daemon::raise_open_files();
     let (network, instances) = live(project)?;
     let (goal, port) = goal(project, &network, &instances, args)?;
     connect::block_on(async |executor| forward(context, executor, args, goal, port).await)
@@ -89,7 +95,19 @@ async fn forward(
     let accept = async {
         loop {
             let turn = turns.acquire_arc().await;
-            let Ok((near, _)) = listener.accept().await else { continue };
+            let near = match listener.accept().await {
+                Ok((near, _)) => near,
+                Err(error) => {
+                    // Mostly for want of descriptors: others end meanwhile, and Ctrl-C is heard.
+                    let failed = format!("a connection can't be accepted: {error}");
+                    if *told.borrow() != failed {
+                        ui.warn(&failed);
+                    }
+                    told.replace(failed);
+                    Timer::after(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
             let (goal, told) = (goal.clone(), Rc::clone(&told));
             let one = async move {
                 let _turn = turn;
@@ -134,16 +152,19 @@ async fn carry(near: TcpStream, goal: &Goal) -> Result<(), String> {
     Ok(())
 }
 
-/// Copies in both directions until both have ended. How a connection ends is its peers' business.
-async fn join(near: impl AsyncRead + AsyncWrite + Unpin, far: impl AsyncRead + AsyncWrite + Unpin) {
-    let ((near_in, near_out), (far_in, far_out)) =
-        (futures_lite::io::split(near), futures_lite::io::split(far));
-    futures_lite::future::zip(copy(near_in, far_out), copy(far_in, near_out)).await;
+/// Copies in both directions until both have ended. What breaks off must not look as if it were complete.
+async fn join(near: TcpStream, far: impl AsyncRead + AsyncWrite + Unpin) {
+    let (far_in, far_out) = futures_lite::io::split(far);
+    let both = futures_lite::future::try_zip(copy(near.clone(), far_out), copy(far_in, near.clone()));
+    if both.await.is_err() {
+        // Its end is a reset then. Fails only on a connection that is over.
+        let _ = rustix::net::sockopt::set_socket_linger(&near, Some(Duration::ZERO));
+    }
 }
 
-async fn copy(from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
-    let _ = futures_lite::io::copy(from, &mut to).await;
-    let _ = to.close().await;
+async fn copy(from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    futures_lite::io::copy(from, &mut to).await?;
+    to.close().await
 }
 
 /// Where connections to the service go, and the port that it has for others.
@@ -162,8 +183,12 @@ fn goal(
         Some(port) => CommandError::usage(format!("{name} has no port {port}")),
         None => CommandError::usage(format!("{name} has no port")),
     };
+    // An address that nobody asks for just now has nobody who listens.
+    let own = network.nodes.iter().find(|node| node.node == network.node);
+    let listens = own.is_some_and(|node| node.listeners.iter().any(|(_, service)| service == name));
     if let Some(service) = network.services.iter().find(|service| service.service.as_str() == name)
         && service.address.is_some()
+        && listens
     {
         let port = service.ports.iter().find(|port| wanted(port.name.as_deref(), port.number));
         let port = port.and_then(|port| port.number).ok_or_else(no_port)?;
