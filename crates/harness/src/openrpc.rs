@@ -100,6 +100,13 @@ fn stack() -> Vec<Described> {
             "Try to reach the nodes that are lost now, rather than when it is their turn. Doesn't wait for it.",
         )
         .example(Empty {}),
+        Described::new::<node::ForgetParams, node::ForgetResult>(
+            node::FORGET,
+            "Forget a node that is lost: it isn't tried any more, gets nothing new, and what was there isn't wanted any more. What \
+             runs there runs on.",
+        )
+        .refuses(&[code::NOT_LOST, durable])
+        .example(node::ForgetParams { name: "eu-1".into() }),
         Described::new::<node::Owner, Empty>(node::CLAIM, "To an agent: be mine. The first of every connection.")
             .refuses(&[code::CLAIMED, durable])
             .example(example("Owner")),

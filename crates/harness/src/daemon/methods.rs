@@ -71,6 +71,7 @@ pub(crate) const METHODS: &[MethodInfo] = &[
     MethodInfo::read(api::node::PING),
     MethodInfo::operate(api::node::DRAIN),
     MethodInfo::operate(api::node::RETRY),
+    MethodInfo::operate(api::node::FORGET),
     MethodInfo::admin(api::node::CLAIM),
     MethodInfo::admin(api::node::ASSIGN),
     MethodInfo::admin(api::node::WITHDRAW),
@@ -166,6 +167,7 @@ impl Methods for StackMethods {
                     shared.ask_plain(Command::RetryNodes).await?;
                     answer(Empty {})
                 }
+                api::node::FORGET => answer(shared.forget_node(read(params)?).await?),
                 api::node::CLAIM => answer(shared.claim(read(params)?).await?),
                 api::node::ASSIGN => answer(shared.assign(read(params)?).await?),
                 api::node::WITHDRAW => answer(shared.withdraw(read(params)?).await?),
@@ -483,6 +485,7 @@ fn refusal(refused: Refused) -> RpcError {
         }
         Refused::NotPlaced { .. } => RpcError::new(code::NOT_SUPPORTED, text),
         Refused::Outdated { .. } => RpcError::new(code::OUTDATED, text),
+        Refused::NotLost { .. } | Refused::Leased { .. } => RpcError::new(code::NOT_LOST, text),
         Refused::NoStack => RpcError::new(code::NO_STACK, text),
         Refused::Full(_) => RpcError::new(code::PORTS, text),
     }

@@ -3,8 +3,8 @@
 use super::methods::{Shared, safe};
 use crate::api::code;
 use crate::api::node::{
-    AssignParams, DrainParams, DrainResult, ListResult, NodeInfo, NodeState, Owner, PingParams, Pong,
-    WithdrawParams,
+    AssignParams, DrainParams, DrainResult, ForgetParams, ForgetResult, ListResult, NodeInfo, NodeState,
+    Owner, PingParams, Pong, WithdrawParams,
 };
 use crate::error::chain;
 use async_io::Timer;
@@ -147,6 +147,12 @@ impl Shared {
         let (drained, durable) = self.ask(|reply| Command::Drain(name, !off, reply)).await?;
         safe(Some(durable)).await?;
         Ok(DrainResult { moving: drained.moving, staying: drained.staying })
+    }
+
+    pub(super) async fn forget_node(&self, params: ForgetParams) -> Result<ForgetResult, RpcError> {
+        let (left, durable) = self.ask(|reply| Command::ForgetNode(params.name, reply)).await?;
+        safe(Some(durable)).await?;
+        Ok(ForgetResult { left })
     }
 
     pub(super) async fn nodes(&self) -> Result<ListResult, RpcError> {

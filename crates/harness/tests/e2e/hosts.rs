@@ -5,6 +5,7 @@ mod agents;
 mod ambassadors;
 mod deploy;
 mod files;
+mod lost;
 mod network;
 mod nodes;
 

@@ -25,7 +25,7 @@ pub(super) fn left(host: &Host) -> String {
     host.sh("for it in /proc/[0-9]*; do tr '\\0' ' ' <$it/cmdline 2>/dev/null | grep 'harness/[a]gents'; done; true").unwrap()
 }
 
-fn on_node(project: &Project, instance: &str) -> u32 {
+pub(super) fn on_node(project: &Project, instance: &str) -> u32 {
     project.instance(instance)["pid"].as_u64().unwrap_or_else(|| panic!("{instance} has no pid")) as u32
 }
 
@@ -43,10 +43,10 @@ fn events(project: &Project, instance: &str) -> Vec<String> {
 }
 
 /// A process that counts aloud and holds a lock as long as it lives; a second copy says so in a file.
-const COUNTER: &str = r#"[sh, -c, "exec 9>>lock; flock -n 9 || { echo doubled >> doubled; exit 1; }; echo begin $$; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done"]"#;
+pub(super) const COUNTER: &str = r#"[sh, -c, "exec 9>>lock; flock -n 9 || { echo doubled >> doubled; exit 1; }; echo begin $$; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done"]"#;
 
 /// What copies of a [`COUNTER`] have said that found another alive on a host.
-fn doubled(host: &Host) -> String {
+pub(super) fn doubled(host: &Host) -> String {
     host.sh("cat /home/app/.local/state/harness/agents/*/files/doubled 2>/dev/null; true").unwrap()
 }
 
