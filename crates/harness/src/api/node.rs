@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// `node.list`: nothing → [`ListResult`].
 pub const LIST: &str = "node.list";
 
+/// `node.owner`: nothing → [`Owner`]: as whom this daemon claims agents. For commands that go to agents themselves.
+pub const OWNER: &str = "node.owner";
+
 /// `node.drain`: [`DrainParams`] → [`DrainResult`], once it is durable.
 pub const DRAIN: &str = "node.drain";
 

@@ -83,13 +83,17 @@ impl Shared {
         serde_json::from_slice(&bytes).ok()
     }
 
+    /// Whether whoever asks may change files and packages here: on an agent that was claimed only who claimed it. A daemon that
+    /// nobody steers is no agent, or one that nothing was assigned to.
+    pub(super) fn steered_by(&self, id: Option<&str>) -> Result<(), RpcError> {
+        steered_by(self.owner().as_ref(), id)
+    }
+
     /// Words of a daemon that another has taken the place of come late.
     fn owned_by(&self, id: &str) -> Result<(), RpcError> {
         match self.owner() {
             Some(owner) if owner.id == id => Ok(()),
-            Some(owner) => {
-                Err(RpcError::new(code::CLAIMED, format!("this agent is steered by {}", owner.whose)))
-            }
+            Some(owner) => Err(other(&owner)),
             None => Err(RpcError::new(code::CLAIMED, "this agent was claimed by nobody")),
         }
     }
@@ -159,6 +163,17 @@ impl Shared {
         let nodes = self.ask_plain(Command::Nodes).await?;
         Ok(ListResult { nodes: nodes.into_iter().map(info).collect() })
     }
+}
+
+fn steered_by(owner: Option<&Owner>, id: Option<&str>) -> Result<(), RpcError> {
+    match owner {
+        Some(owner) if id != Some(&owner.id) => Err(other(owner)),
+        _ => Ok(()),
+    }
+}
+
+fn other(owner: &Owner) -> RpcError {
+    RpcError::new(code::CLAIMED, format!("this agent is steered by {}", owner.whose))
 }
 
 /// Where the daemon that steers this agent is kept.
@@ -271,5 +286,17 @@ mod tests {
         service.target = Target::Process { program: "sleep".into(), args: vec![] };
         service.working_dir = Some("/srv".into());
         assert_eq!(rooted(&service, Path::new("/agent/files")), service);
+    }
+
+    #[test]
+    fn files_and_packages_of_a_claimed_agent_are_changed_by_who_claimed_it() {
+        let owner = Owner { id: "1a".into(), whose: "alice@laptop, /home/alice/shop".into() };
+        assert!(steered_by(None, None).is_ok() && steered_by(None, Some("1a")).is_ok());
+        assert!(steered_by(Some(&owner), Some("1a")).is_ok());
+        for id in [None, Some("2b")] {
+            let refused = steered_by(Some(&owner), id).unwrap_err();
+            assert_eq!(refused.code, code::CLAIMED);
+            assert_eq!(refused.message, "this agent is steered by alice@laptop, /home/alice/shop");
+        }
     }
 }

@@ -200,7 +200,7 @@ impl Links {
                             Err("the connection was lost".to_owned())
                         };
                         let copied = async {
-                            let copied = copy::files(&client, &service, &|_| {}).await;
+                            let copied = copy::files(&client, links.owner(), &service, &|_| {}).await;
                             copied.map_err(|error| chain(&error))
                         };
                         future::or(copied, broken).await

@@ -170,7 +170,7 @@ impl Remote {
                 Ok(false)
             };
             let brought = async {
-                match copy::files(&client, &self.service, progress).await {
+                match copy::files(&client, self.links.owner(), &self.service, progress).await {
                     Ok(_) => Ok(true),
                     Err(error) if error.is_of_the_way() => {
                         // The link has yet to notice, or the agent took too long.
