@@ -1,6 +1,7 @@
 //! `node.*`: what an agent does for the project's daemon, and what the daemon tells of other machines.
 
 use super::methods::{Shared, safe};
+use super::secrets;
 use crate::api::code;
 use crate::api::node::{
     AssignParams, DrainParams, DrainResult, ForgetParams, ForgetResult, ListResult, NodeInfo, NodeState,
@@ -17,7 +18,7 @@ use orchestrator::plan::LEASE;
 use orchestrator::supervisor::{AssignOrder, Command, NodeStatus};
 use service_registry::model::State;
 use service_registry::registry::Registry;
-use service_registry::wire::{Empty, RpcError};
+use service_registry::wire::{self, Empty, RpcError};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -102,7 +103,11 @@ impl Shared {
         let AssignParams { owner, project, instance, run, service } = params;
         self.owned_by(&owner)?;
         let folder = self.about.project.state.join(FOLDER);
+        if !run.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            return Err(RpcError::new(wire::code::INVALID_PARAMS, format!("{run:?} is no run")));
+        }
         let mut service = rooted(&service, &folder);
+        let secrets = std::mem::take(&mut service.secrets);
         crate::packages::service::complete_here(&mut service)
             .map_err(|error| RpcError::new(code::PACKAGE, chain(&error)))?;
         let service = Arc::new(service);
@@ -122,9 +127,26 @@ impl Shared {
         for warning in warnings {
             tracing::warn!(%instance, warning, "assigned");
         }
-        let request = AssignRequest { project, folder, instance, run, service };
-        let order = AssignOrder { request, env: own_env(), network };
-        let durable = self.ask(|reply| Command::Assign(Box::new(order), reply)).await?;
+        let request =
+            AssignRequest { project, folder, instance: instance.clone(), run: run.clone(), service };
+        let mut env = own_env();
+        let state = &self.about.project.state;
+        if !secrets.is_empty() {
+            let written = secrets::write_for(state, &instance, &run, &secrets);
+            let folder = written.map_err(|error| {
+                RpcError::new(code::SECRET, format!("can't write the secrets' files: {error}"))
+            })?;
+            env.insert(secrets::VARIABLE.into(), folder.to_string_lossy().into_owned());
+        }
+        let order = AssignOrder { request, env, network };
+        let durable = match self.ask(|reply| Command::Assign(Box::new(order), reply)).await {
+            Ok(durable) => durable,
+            Err(refused) => {
+                forget_secrets(state, &instance, |other| other == run);
+                return Err(refused);
+            }
+        };
+        forget_secrets(state, &instance, |other| other < run.as_str());
         safe(Some(durable)).await?;
         Ok(Empty {})
     }
@@ -141,7 +163,9 @@ impl Shared {
     pub(super) async fn withdraw(&self, params: WithdrawParams) -> Result<Empty, RpcError> {
         let WithdrawParams { owner, instance, run, force } = params;
         self.owned_by(&owner)?;
+        let (name, upto) = (instance.clone(), run.clone());
         let durable = self.ask(|reply| Command::Withdraw(instance, run, force, reply)).await?;
+        forget_secrets(&self.about.project.state, &name, |run| run <= upto.as_str());
         safe(Some(durable)).await?;
         Ok(Empty {})
     }
@@ -199,6 +223,13 @@ pub(super) fn identity(registry: &Registry, state_dir: &Path) -> Owner {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let whose = format!("{user}@{host}, {}", state_dir.display());
     Owner { id: super::hex(&hash.finalize(), 16), whose }
+}
+
+/// What can't be removed is in a folder that nobody else can read, and is tried again with the next assignment.
+fn forget_secrets(state: &Path, instance: &InstanceName, goes: impl Fn(&str) -> bool) {
+    if let Err(error) = secrets::remove_for(state, instance, goes) {
+        tracing::warn!(%instance, %error, "the files of its secrets can't be removed");
+    }
 }
 
 fn make(folder: &Path) -> std::io::Result<()> {

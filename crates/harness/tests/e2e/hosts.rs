@@ -8,6 +8,7 @@ mod files;
 mod lost;
 mod network;
 mod nodes;
+mod targets;
 
 use serde_json::Value;
 use std::process::Command;

@@ -24,7 +24,8 @@ pub use container::{AddressLeases, ContainerNetwork};
 pub use peers::{Overlay, Subnet, Tunnels};
 pub use resolve::{
     Attached, Caller, ContainerSpec, PackageSpec, PublishedPort, Resolved, ResolvedProbe, ResolvedTarget,
-    Unresolved, View, ambassadors, assigned, fill, given, has_hosts_file, hosts_file, names, resolve,
+    SECRETS_VARIABLE, Unresolved, View, ambassadors, assigned, fill, given, has_hosts_file, hosts_file,
+    names, resolve,
 };
 pub use sites::Sites;
 pub use tables::{Scene, tables};
