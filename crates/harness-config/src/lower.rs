@@ -152,6 +152,7 @@ fn service(
         names: written.names,
         hosts: Default::default(),
         ambassadors: Default::default(),
+        secrets: Default::default(),
         placement: written.placement.clone(),
         files: written.files.iter().map(|file| file.value.clone()).collect(),
         deployment: written.deployment.clone(),

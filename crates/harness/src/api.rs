@@ -71,6 +71,8 @@ pub mod code {
         FILES = -32041;
         /// The data plane can't be started, or doesn't answer.
         PLANE = -32042;
+        /// The node isn't lost, or not for long enough; the message says why. Nothing was changed.
+        NOT_LOST = -32043;
     }
 }
 

@@ -223,6 +223,8 @@ impl From<CallError> for CommandError {
             code::HAS_DEPENDENTS => Self { exit: Exit::USAGE, ..plain }
                 .hint("`-y` stops them too, `--force` leaves them running".to_owned()),
             code::NOT_RUNNING => plain.hint("`harness start` starts it, `harness logs` shows why it ended"),
+            code::NOT_LOST => Self { exit: Exit::UNREACHABLE, ..plain }
+                .hint("`harness node list` shows how nodes are; try again then".to_owned()),
             code::NO_STACK => plain.hint("`harness start` starts the services of services.yaml"),
             code::PORTS => Self { exit: Exit::USAGE, ..plain }
                 .hint("`port: auto` takes a free one; `ss -ltnp` shows who listens"),

@@ -100,6 +100,14 @@ fn stack() -> Vec<Described> {
             "Try to reach the nodes that are lost now, rather than when it is their turn. Doesn't wait for it.",
         )
         .example(Empty {}),
+        Described::new::<node::ForgetParams, node::ForgetResult>(
+            node::FORGET,
+            "Forget a node that is lost: it isn't tried any more, gets nothing new, and what was there isn't wanted any more. What \
+             runs there runs on.",
+        )
+        .refuses(&[code::NOT_LOST, durable])
+        .example(node::ForgetParams { name: "eu-1".into() }),
+        Described::new::<Empty, node::Owner>(node::OWNER, "As whom this daemon claims agents.").example(Empty {}),
         Described::new::<node::Owner, Empty>(node::CLAIM, "To an agent: be mine. The first of every connection.")
             .refuses(&[code::CLAIMED, durable])
             .example(example("Owner")),
@@ -140,7 +148,7 @@ fn stack() -> Vec<Described> {
             files::PUT,
             "To an agent: bring these files to their places. What is missing there is sent on the stream that this opens; its end has `written`, `unchanged` and `removed`.",
         )
-        .refuses(&[code::FILES, wire::code::TOO_MANY_STREAMS])
+        .refuses(&[code::CLAIMED, code::FILES, wire::code::TOO_MANY_STREAMS])
         .example(example("PutParams")),
         Described::new::<package::ListParams, package::ListResult>(
             package::LIST,
@@ -158,19 +166,19 @@ fn stack() -> Vec<Described> {
             package::DEPLOY,
             "Install a package that is a file of the daemon's machine, and make it current.",
         )
-        .refuses(&[code::PACKAGE])
+        .refuses(&[code::CLAIMED, code::PACKAGE])
         .example(example("DeployParams")),
         Described::new::<package::InstallParams, Deployed>(
             package::INSTALL,
             "To an agent: install a package that came unpacked, by `files.put`, and make it current.",
         )
-        .refuses(&[code::PACKAGE])
+        .refuses(&[code::CLAIMED, code::PACKAGE])
         .example(example("InstallParams")),
         Described::new::<package::RollbackParams, RolledBack>(
             package::ROLLBACK,
             "Make an earlier version of a package current.",
         )
-        .refuses(&[code::PACKAGE])
+        .refuses(&[code::CLAIMED, code::PACKAGE])
         .example(example("RollbackParams")),
     ]
 }

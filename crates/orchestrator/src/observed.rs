@@ -181,10 +181,10 @@ pub enum Fact {
         /// What carries it out.
         execution: Execution,
     },
-    /// Its node was lost for longer than its lease there: nothing of it is left.
+    /// Its node is lost, and nobody waits for it there any more.
     GivenUp {
-        /// The node.
-        node: String,
+        /// Why not, for people.
+        why: String,
     },
     /// It ended, and whoever keeps it starts it again.
     Returning {
@@ -347,13 +347,13 @@ impl Instance {
                 self.phase = Phase::Returning { run, exit, why };
             }
             (
-                Fact::GivenUp { node },
+                Fact::GivenUp { why },
                 Phase::Starting(run)
                 | Phase::Running(run)
                 | Phase::Returning { run, .. }
                 | Phase::Stopping { run, .. },
             ) => {
-                let exit = Exit::unknown(format!("node {node} was lost for longer than its lease"));
+                let exit = Exit::unknown(why);
                 self.last_error = Some(exit.to_string());
                 self.end(Phase::Ended { run, exit, cause: Some(StopCause::Replaced) });
             }

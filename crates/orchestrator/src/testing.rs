@@ -51,6 +51,7 @@ pub(crate) fn service(text: &str) -> Service {
         names: None,
         hosts: Default::default(),
         ambassadors: Default::default(),
+        secrets: Default::default(),
         placement: IndexMap::new(),
         files: vec![],
         deployment: None,

@@ -4,7 +4,7 @@ use super::Facts;
 use crate::diagnostic::Diagnostic;
 use crate::lower::replicas;
 use crate::syntax::service::Service;
-use orchestrator::model::NameView;
+use orchestrator::model::{Deployment, NameView, Strategy};
 
 /// Keys without effect, and copies that can't be made.
 pub(super) fn effects(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
@@ -53,8 +53,8 @@ pub(super) fn effects(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
 
 /// Keys that this version reads and checks, and does nothing about.
 fn not_yet(service: &Service, out: &mut Vec<Diagnostic>) {
-    let keys = [("deployment", service.deployment.is_some()), ("scaling", service.scaling.is_some())];
-    let keys: Vec<&str> = keys.into_iter().filter(|(_, written)| *written).map(|(key, _)| key).collect();
+    let mut keys = service.deployment.as_ref().map(|it| not_deployed(service, it)).unwrap_or_default();
+    keys.extend(service.scaling.is_some().then(|| "scaling".to_owned()));
     if !keys.is_empty() {
         let (keys, are) = (keys.join(", "), if keys.len() == 1 { "isn't" } else { "aren't" });
         out.push(
@@ -66,6 +66,18 @@ fn not_yet(service: &Service, out: &mut Vec<Diagnostic>) {
             .label("it runs as if that weren't there"),
         );
     }
+}
+
+/// What `deploy` doesn't do of this. It restarts what is made of a package, some instances at a time.
+fn not_deployed(service: &Service, deployment: &Deployment) -> Vec<String> {
+    if service.kind != Some("package") {
+        return vec!["deployment".into()];
+    }
+    let strategy = match deployment.strategy {
+        Strategy::Recreate | Strategy::Rolling => None,
+        Strategy::BlueGreen | Strategy::Canary => Some("deployment.strategy".to_owned()),
+    };
+    strategy.into_iter().chain(deployment.options.keys().map(|key| format!("deployment.{key}"))).collect()
 }
 
 /// Ways to see names, which only some types have.

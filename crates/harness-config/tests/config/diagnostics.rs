@@ -325,6 +325,31 @@ services:
 }
 
 #[test]
+fn what_a_deployment_does_not_do_yet() {
+    let warned = |kind: &str, deployment: &str| {
+        let text = format!("version: 1.0\nservices:\n  a: {{{kind}, deployment: {{{deployment}}}}}\n");
+        let loaded = crate::support::read(&text);
+        let warned: Vec<String> = loaded
+            .diagnostics
+            .iter()
+            .filter(|it| it.code == "not-yet")
+            .map(|it| it.message.clone())
+            .collect();
+        warned.join("; ")
+    };
+    let package = "type: package, package: ./a-1.0.0.tar.zst";
+    assert_eq!(warned(package, "strategy: rolling, max_parallel: 2, rollback_on_failure: false"), "");
+    assert_eq!(
+        warned(package, "strategy: canary, canary_percent: 10"),
+        "deployment.strategy, deployment.canary_percent of `a` aren't carried out yet"
+    );
+    assert_eq!(
+        warned("type: process, command: x", "max_parallel: 2"),
+        "deployment of `a` isn't carried out yet"
+    );
+}
+
+#[test]
 fn json() {
     let loaded = crate::support::read("version: 1.0\nservices:\n  a: {type: process, comand: x}\n");
     let json = harness_config::to_json(&loaded.diagnostics, &loaded.sources);

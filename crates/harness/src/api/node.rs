@@ -13,11 +13,35 @@ use serde::{Deserialize, Serialize};
 /// `node.list`: nothing → [`ListResult`].
 pub const LIST: &str = "node.list";
 
+/// `node.owner`: nothing → [`Owner`]: as whom this daemon claims agents. For commands that go to agents themselves.
+pub const OWNER: &str = "node.owner";
+
 /// `node.drain`: [`DrainParams`] → [`DrainResult`], once it is durable.
 pub const DRAIN: &str = "node.drain";
 
 /// `node.retry`: nothing → nothing. Nodes that are lost are tried now, rather than when it is their turn.
 pub const RETRY: &str = "node.retry";
+
+/// `node.forget`: [`ForgetParams`] → [`ForgetResult`], once it is durable. Only a node that is lost is forgotten: it isn't tried
+/// any more, gets nothing new, and what was there isn't wanted any more. What runs there runs on.
+pub const FORGET: &str = "node.forget";
+
+/// Which node is forgotten.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ForgetParams {
+    /// The node.
+    pub name: String,
+}
+
+/// What is left on it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ForgetResult {
+    /// These may run on there. If something is ever started there again, they are killed before.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
+    pub left: Vec<InstanceName>,
+}
 
 /// Which node gets nothing new any more.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -93,6 +93,9 @@ pub struct DeployParams {
     /// Whether the version from before becomes current again when the script after the switch fails.
     #[serde(default)]
     pub rollback_on_failure: bool,
+    /// On an agent: who steers it, by the id that it was claimed with. One that another steers refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steered_by: Option<String>,
 }
 
 /// What came, and how to deploy it.
@@ -115,6 +118,9 @@ pub struct InstallParams {
     /// Milliseconds that a script may take; else five minutes.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
+    /// On an agent: who steers it, by the id that it was claimed with. One that another steers refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steered_by: Option<String>,
 }
 
 fn keep() -> usize {
@@ -134,4 +140,7 @@ pub struct RollbackParams {
     /// Where it is installed; else the folder of the daemon's user.
     #[serde(default)]
     pub prefix: Option<PathBuf>,
+    /// On an agent: who steers it, by the id that it was claimed with. One that another steers refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steered_by: Option<String>,
 }

@@ -15,6 +15,7 @@ use futures_lite::{FutureExt as _, StreamExt as _};
 use semver::Version;
 use serde::Serialize;
 use service_registry::package::install::Depot;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,9 +44,10 @@ pub(crate) struct Args {
     /// Run this version of the service's package, which is installed already
     #[arg(long, value_name = "VERSION", conflicts_with_all = ["to", "key", "prefix"])]
     version: Option<Version>,
-    /// Nodes that are deployed to at the same time
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    max_parallel: usize,
+    /// Nodes that are deployed to, and instances that are restarted, at the same time; else three nodes, and as many instances as
+    /// the service's `deployment` says, or one
+    #[arg(long, value_name = "N")]
+    max_parallel: Option<NonZeroUsize>,
     /// Refuse what isn't signed with this key: a file as minisign has it, or its second line
     #[arg(long, value_name = "KEY")]
     key: Option<String>,

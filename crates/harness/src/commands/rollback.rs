@@ -46,7 +46,11 @@ struct Document<'a> {
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     if !args.to.is_empty() {
         let (name, version, prefix) = (args.name.clone(), args.version.clone(), args.prefix.clone());
-        return nodes::rollback(context, &args.to, &RollbackParams { name, version, prefix });
+        return nodes::rollback(
+            context,
+            &args.to,
+            RollbackParams { name, version, prefix, steered_by: None },
+        );
     }
     let depot = packages::depot(args.prefix.as_deref())?;
     let done = packages::rollback(&depot, &args.name, args.version.as_ref(), args.dry_run)?;

@@ -19,6 +19,7 @@ use orchestrator::supervisor::{Command, Event, Reply, StartAnswer, StartOrder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use service_registry::files::PutParams;
 use service_registry::model::{Entry, Known, State};
 use service_registry::registry::{Durable, Registry};
 use service_registry::server::{CallContext, Methods};
@@ -71,6 +72,8 @@ pub(crate) const METHODS: &[MethodInfo] = &[
     MethodInfo::read(api::node::PING),
     MethodInfo::operate(api::node::DRAIN),
     MethodInfo::operate(api::node::RETRY),
+    MethodInfo::operate(api::node::FORGET),
+    MethodInfo::admin(api::node::OWNER),
     MethodInfo::admin(api::node::CLAIM),
     MethodInfo::admin(api::node::ASSIGN),
     MethodInfo::admin(api::node::WITHDRAW),
@@ -166,6 +169,8 @@ impl Methods for StackMethods {
                     shared.ask_plain(Command::RetryNodes).await?;
                     answer(Empty {})
                 }
+                api::node::FORGET => answer(shared.forget_node(read(params)?).await?),
+                api::node::OWNER => answer(&shared.about.project.owner),
                 api::node::CLAIM => answer(shared.claim(read(params)?).await?),
                 api::node::ASSIGN => answer(shared.assign(read(params)?).await?),
                 api::node::WITHDRAW => answer(shared.withdraw(read(params)?).await?),
@@ -179,12 +184,28 @@ impl Methods for StackMethods {
                     answer(api::network::Down { nodes })
                 }
                 api::plane::UP => answer(shared.plane_up(read(params)?).await?),
-                service_registry::files::PUT => answer(shared.files.put(read(params)?, &ctx.streams).await?),
+                service_registry::files::PUT => {
+                    let params: PutParams = read(params)?;
+                    shared.steered_by(params.steered_by.as_deref())?;
+                    answer(shared.files.put(params, &ctx.streams).await?)
+                }
                 api::package::LIST => answer(packages::list(read(params)?).await?),
                 api::package::UPLOAD => answer(shared.uploads.open(read(params)?, &ctx.streams).await?),
-                api::package::DEPLOY => answer(packages::deploy(read(params)?).await?),
-                api::package::INSTALL => answer(packages::install(read(params)?).await?),
-                api::package::ROLLBACK => answer(packages::rollback(read(params)?).await?),
+                api::package::DEPLOY => {
+                    let params: api::package::DeployParams = read(params)?;
+                    shared.steered_by(params.steered_by.as_deref())?;
+                    answer(packages::deploy(params).await?)
+                }
+                api::package::INSTALL => {
+                    let params: api::package::InstallParams = read(params)?;
+                    shared.steered_by(params.steered_by.as_deref())?;
+                    answer(packages::install(params).await?)
+                }
+                api::package::ROLLBACK => {
+                    let params: api::package::RollbackParams = read(params)?;
+                    shared.steered_by(params.steered_by.as_deref())?;
+                    answer(packages::rollback(params).await?)
+                }
                 other => Err(RpcError::new(
                     service_registry::wire::code::METHOD_NOT_FOUND,
                     format!("no method {other}"),
@@ -483,6 +504,7 @@ fn refusal(refused: Refused) -> RpcError {
         }
         Refused::NotPlaced { .. } => RpcError::new(code::NOT_SUPPORTED, text),
         Refused::Outdated { .. } => RpcError::new(code::OUTDATED, text),
+        Refused::NotLost { .. } | Refused::Leased { .. } => RpcError::new(code::NOT_LOST, text),
         Refused::NoStack => RpcError::new(code::NO_STACK, text),
         Refused::Full(_) => RpcError::new(code::PORTS, text),
     }

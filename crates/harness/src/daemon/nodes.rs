@@ -1,10 +1,11 @@
 //! `node.*`: what an agent does for the project's daemon, and what the daemon tells of other machines.
 
 use super::methods::{Shared, safe};
+use super::secrets;
 use crate::api::code;
 use crate::api::node::{
-    AssignParams, DrainParams, DrainResult, ListResult, NodeInfo, NodeState, Owner, PingParams, Pong,
-    WithdrawParams,
+    AssignParams, DrainParams, DrainResult, ForgetParams, ForgetResult, ListResult, NodeInfo, NodeState,
+    Owner, PingParams, Pong, WithdrawParams,
 };
 use crate::error::chain;
 use async_io::Timer;
@@ -17,7 +18,7 @@ use orchestrator::plan::LEASE;
 use orchestrator::supervisor::{AssignOrder, Command, NodeStatus};
 use service_registry::model::State;
 use service_registry::registry::Registry;
-use service_registry::wire::{Empty, RpcError};
+use service_registry::wire::{self, Empty, RpcError};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -83,13 +84,17 @@ impl Shared {
         serde_json::from_slice(&bytes).ok()
     }
 
+    /// Whether whoever asks may change files and packages here: on an agent that was claimed only who claimed it. A daemon that
+    /// nobody steers is no agent, or one that nothing was assigned to.
+    pub(super) fn steered_by(&self, id: Option<&str>) -> Result<(), RpcError> {
+        steered_by(self.owner().as_ref(), id)
+    }
+
     /// Words of a daemon that another has taken the place of come late.
     fn owned_by(&self, id: &str) -> Result<(), RpcError> {
         match self.owner() {
             Some(owner) if owner.id == id => Ok(()),
-            Some(owner) => {
-                Err(RpcError::new(code::CLAIMED, format!("this agent is steered by {}", owner.whose)))
-            }
+            Some(owner) => Err(other(&owner)),
             None => Err(RpcError::new(code::CLAIMED, "this agent was claimed by nobody")),
         }
     }
@@ -98,7 +103,11 @@ impl Shared {
         let AssignParams { owner, project, instance, run, service } = params;
         self.owned_by(&owner)?;
         let folder = self.about.project.state.join(FOLDER);
+        if !run.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            return Err(RpcError::new(wire::code::INVALID_PARAMS, format!("{run:?} is no run")));
+        }
         let mut service = rooted(&service, &folder);
+        let secrets = std::mem::take(&mut service.secrets);
         crate::packages::service::complete_here(&mut service)
             .map_err(|error| RpcError::new(code::PACKAGE, chain(&error)))?;
         let service = Arc::new(service);
@@ -119,9 +128,26 @@ impl Shared {
         for warning in warnings {
             tracing::warn!(%instance, warning, "assigned");
         }
-        let request = AssignRequest { project, folder, instance, run, service };
-        let order = AssignOrder { request, env: own_env(), network };
-        let durable = self.ask(|reply| Command::Assign(Box::new(order), reply)).await?;
+        let request =
+            AssignRequest { project, folder, instance: instance.clone(), run: run.clone(), service };
+        let mut env = own_env();
+        let state = &self.about.project.state;
+        if !secrets.is_empty() {
+            let written = secrets::write_for(state, &instance, &run, &secrets);
+            let folder = written.map_err(|error| {
+                RpcError::new(code::SECRET, format!("can't write the secrets' files: {error}"))
+            })?;
+            env.insert(secrets::VARIABLE.into(), folder.to_string_lossy().into_owned());
+        }
+        let order = AssignOrder { request, env, network };
+        let durable = match self.ask(|reply| Command::Assign(Box::new(order), reply)).await {
+            Ok(durable) => durable,
+            Err(refused) => {
+                forget_secrets(state, &instance, |other| other == run);
+                return Err(refused);
+            }
+        };
+        forget_secrets(state, &instance, |other| other < run.as_str());
         safe(Some(durable)).await?;
         Ok(Empty {})
     }
@@ -138,7 +164,9 @@ impl Shared {
     pub(super) async fn withdraw(&self, params: WithdrawParams) -> Result<Empty, RpcError> {
         let WithdrawParams { owner, instance, run, force } = params;
         self.owned_by(&owner)?;
+        let (name, upto) = (instance.clone(), run.clone());
         let durable = self.ask(|reply| Command::Withdraw(instance, run, force, reply)).await?;
+        forget_secrets(&self.about.project.state, &name, |run| run <= upto.as_str());
         safe(Some(durable)).await?;
         Ok(Empty {})
     }
@@ -150,10 +178,27 @@ impl Shared {
         Ok(DrainResult { moving: drained.moving, staying: drained.staying })
     }
 
+    pub(super) async fn forget_node(&self, params: ForgetParams) -> Result<ForgetResult, RpcError> {
+        let (left, durable) = self.ask(|reply| Command::ForgetNode(params.name, reply)).await?;
+        safe(Some(durable)).await?;
+        Ok(ForgetResult { left })
+    }
+
     pub(super) async fn nodes(&self) -> Result<ListResult, RpcError> {
         let nodes = self.ask_plain(Command::Nodes).await?;
         Ok(ListResult { nodes: nodes.into_iter().map(info).collect() })
     }
+}
+
+fn steered_by(owner: Option<&Owner>, id: Option<&str>) -> Result<(), RpcError> {
+    match owner {
+        Some(owner) if id != Some(&owner.id) => Err(other(owner)),
+        _ => Ok(()),
+    }
+}
+
+fn other(owner: &Owner) -> RpcError {
+    RpcError::new(code::CLAIMED, format!("this agent is steered by {}", owner.whose))
 }
 
 /// Where the daemon that steers this agent is kept.
@@ -179,6 +224,13 @@ pub(super) fn identity(registry: &Registry, state_dir: &Path) -> Owner {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let whose = format!("{user}@{host}, {}", state_dir.display());
     Owner { id: super::hex(&hash.finalize(), 16), whose }
+}
+
+/// What can't be removed is in a folder that nobody else can read, and is tried again with the next assignment.
+fn forget_secrets(state: &Path, instance: &InstanceName, goes: impl Fn(&str) -> bool) {
+    if let Err(error) = secrets::remove_for(state, instance, goes) {
+        tracing::warn!(%instance, %error, "the files of its secrets can't be removed");
+    }
 }
 
 fn make(folder: &Path) -> std::io::Result<()> {
@@ -266,5 +318,17 @@ mod tests {
         service.target = Target::Process { program: "sleep".into(), args: vec![] };
         service.working_dir = Some("/srv".into());
         assert_eq!(rooted(&service, Path::new("/agent/files")), service);
+    }
+
+    #[test]
+    fn files_and_packages_of_a_claimed_agent_are_changed_by_who_claimed_it() {
+        let owner = Owner { id: "1a".into(), whose: "alice@laptop, /home/alice/shop".into() };
+        assert!(steered_by(None, None).is_ok() && steered_by(None, Some("1a")).is_ok());
+        assert!(steered_by(Some(&owner), Some("1a")).is_ok());
+        for id in [None, Some("2b")] {
+            let refused = steered_by(Some(&owner), id).unwrap_err();
+            assert_eq!(refused.code, code::CLAIMED);
+            assert_eq!(refused.message, "this agent is steered by alice@laptop, /home/alice/shop");
+        }
     }
 }

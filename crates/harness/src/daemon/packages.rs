@@ -33,7 +33,8 @@ pub(super) async fn deploy(params: package::DeployParams) -> Result<Deployed, Rp
 
 pub(super) async fn install(params: package::InstallParams) -> Result<Deployed, RpcError> {
     work(move || {
-        let package::InstallParams { package, size, holder, keep, rollback_on_failure, timeout_ms } = params;
+        let package::InstallParams { package, size, holder, keep, rollback_on_failure, timeout_ms, .. } =
+            params;
         let depot = packages::depot(package.prefix.as_deref())?;
         let timeout = timeout_ms.map_or(SCRIPT, Duration::from_millis);
         let options = Options { keep, rollback_on_failure, timeout };

@@ -5,9 +5,11 @@ mod agents;
 mod ambassadors;
 mod deploy;
 mod files;
+mod lost;
 mod many;
 mod network;
 mod nodes;
+mod targets;
 
 use serde_json::Value;
 use std::process::Command;

@@ -4,7 +4,7 @@ use crate::support::{Done, Project, until};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
-fn script(project: &Project, name: &str, text: &str) {
+pub(crate) fn script(project: &Project, name: &str, text: &str) {
     let path = project.path().join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -159,30 +159,30 @@ fn a_deployed_service_runs_the_new_version_or_again_the_old_one() {
     project.ok(&["stop"]);
 }
 
+/// Three replicas of that version in the file, each of which is healthy once it has written into `diary` that it is up.
+fn replicas(project: &Project, version: &str, more: &str) {
+    let start = "echo $VERSION begins >> diary; [ -e broken ] && exit 1\n\
+                 echo $VERSION is up >> diary; touch up.$VERSION.$HARNESS_INSTANCE; exec sleep 1000";
+    script(project, "web/scripts/start.sh", start);
+    project.write("web/manifest.yaml", &format!("name: web\nversion: {version}\n"));
+    project.ok(&["package", "build", "web"]);
+    let folder = project.path().display();
+    let check = "health_check: {command: [sh, -c, 'test -e up.$VERSION.$HARNESS_INSTANCE'], interval: 50ms}";
+    let env = format!("env: {{VERSION: '{version}'}}, working_dir: {folder}");
+    write(project, version, &format!(", restart: no, replicas: 3, {env}, {check}{more}"));
+}
+
 #[test]
 fn replicas_are_deployed_to_one_after_the_other_and_the_first_failure_ends_it() {
     let project = Project::new("services: {}\n");
-    // A replica is healthy once it has said that it is up.
-    let start = "echo $VERSION begins >> diary; [ -e broken ] && exit 1\n\
-                 echo $VERSION is up >> diary; touch up.$VERSION.$HARNESS_INSTANCE; exec sleep 1000";
-    let version = |version: &str| {
-        script(&project, "web/scripts/start.sh", start);
-        project.write("web/manifest.yaml", &format!("name: web\nversion: {version}\n"));
-        project.ok(&["package", "build", "web"]);
-        let folder = project.path().display();
-        let check =
-            "health_check: {command: [sh, -c, 'test -e up.$VERSION.$HARNESS_INSTANCE'], interval: 50ms}";
-        let env = format!("env: {{VERSION: '{version}'}}, working_dir: {folder}");
-        write(&project, version, &format!(", restart: no, replicas: 3, {env}, {check}"));
-    };
-    version("1.0.0");
+    replicas(&project, "1.0.0", "");
     project.ok(&["start"]);
-    version("1.1.0");
+    replicas(&project, "1.1.0", "");
     project.ok(&["deploy", "web"]);
     let diary = project.read("diary");
     let new: Vec<&str> = diary.lines().filter(|line| line.starts_with("1.1.0")).collect();
     assert_eq!(new, ["1.1.0 begins", "1.1.0 is up"].repeat(3), "{diary}");
-    version("1.2.0");
+    replicas(&project, "1.2.0", "");
     project.write("broken", "");
     let failed = project.run(&["deploy", "web"]);
     assert!(matches!(failed.code, 3 | 5), "{}: {}", failed.code, failed.stderr);
@@ -190,5 +190,36 @@ fn replicas_are_deployed_to_one_after_the_other_and_the_first_failure_ends_it() 
     for (name, state) in [("web-1", "failed"), ("web-2", "running"), ("web-3", "running")] {
         assert_eq!(project.instance(name)["state"], state, "{name}");
     }
+    project.ok(&["stop"]);
+}
+
+#[test]
+fn a_deployment_in_the_file_says_how_many_at_once_and_whether_to_go_back() {
+    let project = Project::new("services: {}\n");
+    let two = ", deployment: {strategy: rolling, max_parallel: 2}";
+    replicas(&project, "1.0.0", two);
+    let checked = project.ok(&["validate"]);
+    assert!(!checked.stderr.contains("carried out"), "{}", checked.stderr);
+    project.ok(&["start"]);
+    // The instances that each step of it has restarted.
+    let steps = |args: &[&str]| {
+        let done = project.ok(&[&["deploy", "web", "-o", "json"], args].concat());
+        let documents = serde_json::Deserializer::from_str(&done.stdout).into_iter::<serde_json::Value>();
+        let count = |document: serde_json::Value| document["instances"].as_array().map_or(0, Vec::len);
+        documents.map(|document| count(document.unwrap())).collect::<Vec<_>>()
+    };
+    replicas(&project, "1.1.0", two);
+    assert_eq!(steps(&[]), [2, 1]);
+    assert_eq!(steps(&["--version", "1.0.0", "--max-parallel", "3"]), [3]);
+    assert_eq!(steps(&["--version", "1.1.0", "--max-parallel", "1"]), [1, 1, 1]);
+    replicas(&project, "1.2.0", two);
+    project.write("broken", "");
+    let failed = project.run(&["deploy", "web"]);
+    assert!(matches!(failed.code, 3 | 5), "{}: {}", failed.code, failed.stderr);
+    assert!(failed.stderr.contains("web isn't ready with 1.2.0: back to 1.1.0"), "{}", failed.stderr);
+    // Two were tried and two taken back; the one that wasn't reached runs on.
+    assert_eq!(project.read("diary").matches("1.2.0").count(), 4, "{}", project.read("diary"));
+    assert_eq!(project.state("web-3"), "running");
+    assert_eq!(current(&project), "web-1.1.0");
     project.ok(&["stop"]);
 }

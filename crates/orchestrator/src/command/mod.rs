@@ -3,12 +3,15 @@
 mod assign;
 mod changes;
 mod drain;
+mod forget_node;
 mod lease;
 mod reschedule;
 
 pub use assign::{AssignRequest, assign, withdraw};
 pub use changes::changes;
 pub use drain::{Drained, drain};
+pub use forget_node::forget_node;
+pub(crate) use forget_node::forgotten;
 pub use lease::lease;
 pub use reschedule::{Rescheduled, reschedule};
 
@@ -23,6 +26,7 @@ use crate::plan::{Desired, Unplaced, Wish, WishGoal, comes_back, place};
 use indexmap::{IndexMap, IndexSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A command that was refused; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +73,22 @@ pub enum Refused {
         instance: InstanceName,
         /// The run that was assigned.
         run: String,
+    },
+    /// Only what is lost can be forgotten.
+    #[error("node {node} isn't lost")]
+    NotLost {
+        /// The node.
+        node: String,
+    },
+    /// What runs on a lost node has a lease, which isn't over yet.
+    #[error("{instance} on node {node} has a lease, which is over in {} s at the latest", .wait.as_secs() + 1)]
+    Leased {
+        /// What runs there.
+        instance: InstanceName,
+        /// The node.
+        node: String,
+        /// The time until then.
+        wait: Duration,
     },
     /// Nothing was ever started here.
     #[error("nothing was started in this project yet")]

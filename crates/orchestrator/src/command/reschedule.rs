@@ -64,7 +64,8 @@ pub fn reschedule(world: &mut World, now: Moment) -> Rescheduled {
             }
             let run = run.id.clone();
             outcome.given_up.push((node.clone(), instance.clone(), run.clone()));
-            world.observed.apply(instance, &run, Fact::GivenUp { node: node.clone() }, now);
+            let why = format!("node {node} was lost for longer than its lease");
+            world.observed.apply(instance, &run, Fact::GivenUp { why }, now);
         }
         // What never ran there, or has ended there, needs no lease to be over.
         let on_lost = wish.service.host.as_ref().is_some_and(|node| lost.contains_key(node));

@@ -80,6 +80,9 @@ pub struct Service {
     /// In an assignment: the services that ambassadors stand for beside it, with their ports there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ambassadors: BTreeMap<String, BTreeSet<u16>>,
+    /// In an assignment: the secrets that it gets as files, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
     /// Labels that a node must have to run it.
     #[serde(default)]
     pub placement: IndexMap<String, String>,

@@ -26,7 +26,8 @@ pub use peers::{Overlay, Subnet, Tunnels};
 pub(crate) use resolve::Sight;
 pub use resolve::{
     Attached, Caller, ContainerSpec, PackageSpec, PublishedPort, Resolved, ResolvedProbe, ResolvedTarget,
-    Unresolved, View, ambassadors, assigned, fill, given, has_hosts_file, hosts_file, names, resolve,
+    SECRETS_VARIABLE, Unresolved, View, ambassadors, assigned, fill, given, has_hosts_file, hosts_file,
+    names, resolve,
 };
 pub use sites::Sites;
 pub use tables::{Scene, tables};

@@ -438,6 +438,16 @@ impl Engine {
         self.hosts.links().give_up(node, instance, run);
     }
 
+    /// Ends the link to a node. `runs` are given up there: when it is heard again, its agent is told before all else, and until
+    /// then nobody looks for them.
+    pub fn forget_node(&self, node: &str, runs: &[(InstanceName, String)]) {
+        self.hosts.links().forget(node);
+        for (instance, run) in runs {
+            self.give_up(node, instance, run);
+            self.hosts.abandon(instance, run, Exit::unknown(crate::command::forgotten(node)));
+        }
+    }
+
     /// Begins the link to a node, if there is none. `revision`: up to where it was heard by a daemon before.
     pub fn link(&self, node: &str, revision: Option<u64>) {
         self.hosts.links().to(node, revision);

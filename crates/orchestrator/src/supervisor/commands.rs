@@ -61,6 +61,8 @@ pub enum Command {
     Lease(Moment),
     /// Empty a node, or let it take part again.
     Drain(String, bool, Reply<Result<(Drained, Durable), Refused>>),
+    /// Forget a node that is lost. The answer: what may run on there.
+    ForgetNode(String, Reply<Result<(Vec<InstanceName>, Durable), Refused>>),
     /// What is known of other nodes.
     Nodes(Reply<Vec<NodeStatus>>),
     /// Try to reach the nodes that are lost now.
@@ -74,8 +76,11 @@ pub enum Command {
 impl Command {
     /// Whether it changes what is wanted.
     fn changes(&self) -> bool {
-        use Command::{Assign, Drain, Restart, Start, Stop, Withdraw};
-        matches!(self, Start(..) | Stop(..) | Restart(..) | Assign(..) | Withdraw(..) | Drain(..))
+        use Command::{Assign, Drain, ForgetNode, Restart, Start, Stop, Withdraw};
+        matches!(
+            self,
+            Start(..) | Stop(..) | Restart(..) | Assign(..) | Withdraw(..) | Drain(..) | ForgetNode(..)
+        )
     }
 
     /// Whether somebody waits for what may hang on a lost node.
@@ -194,6 +199,7 @@ impl Supervisor {
             Command::Bring(instances, reply) => self.bring_command(&instances, reply),
             Command::Lease(until) => self.lease(until),
             Command::Drain(node, on, reply) => reply.send(self.drain_command(&node, on)),
+            Command::ForgetNode(node, reply) => reply.send(self.forget_node_command(&node)),
             Command::Nodes(reply) => reply.send(self.node_statuses()),
             Command::End => self.ended = true,
             Command::EndIfIdle(reply) => {
@@ -464,7 +470,7 @@ impl Supervisor {
         stack.services.keys().filter(|name| !wished(name)).cloned().collect()
     }
 
-    fn publish_all(&self) {
+    pub(super) fn publish_all(&self) {
         for instance in self.world.desired.wishes.keys() {
             self.publish(instance);
         }

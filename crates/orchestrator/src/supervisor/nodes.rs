@@ -1,11 +1,12 @@
 //! Other nodes: which are connected to, and what their links tell.
 
 use super::Supervisor;
-use crate::command::{self, Rescheduled};
+use crate::command::{self, Refused, Rescheduled};
 use crate::model::{InstanceName, OnNodeLoss};
 use crate::node::{LinkEvent, LinkFact, Order};
 use crate::observed::{Moment, NodeSeen};
 use crate::plan::WishGoal;
+use service_registry::registry::Durable;
 use std::collections::BTreeSet;
 
 /// What is kept of a node beside what the plan needs.
@@ -60,6 +61,10 @@ impl Supervisor {
 
     pub(super) fn link_event(&mut self, event: LinkEvent) {
         let LinkEvent { node, fact } = event;
+        if !self.world.observed.nodes.contains_key(&node) {
+            // It was forgotten, and its link had something to say before it ended.
+            return;
+        }
         match fact {
             LinkFact::Progress(progress) => {
                 // One that was heard stays lost until it is heard again.
@@ -122,6 +127,28 @@ impl Supervisor {
             self.publish(instance);
         }
         wake_at
+    }
+
+    /// Gives up all that may run on a lost node, and forgets the node.
+    pub(super) fn forget_node_command(
+        &mut self,
+        node: &str,
+    ) -> Result<(Vec<InstanceName>, Durable), Refused> {
+        let (now, _) = (self.clock)();
+        let before = self.world.clone();
+        let given_up = command::forget_node(&mut self.world, node, now)?;
+        for (instance, run) in &given_up {
+            tracing::warn!(%instance, node, run, "given up: its node was removed while it was lost");
+        }
+        self.engine.forget_node(node, &given_up);
+        self.nodes.remove(node);
+        let noted = given_up.iter().map(|(instance, run)| (node.to_owned(), instance.clone(), run.clone()));
+        self.memory.given_up.extend(noted);
+        self.memory.set_given_up(&self.registry);
+        self.memory.forget_revision(&self.registry, node);
+        let durable = self.memory.save(&self.registry, &before, &self.world);
+        self.publish_all();
+        Ok((given_up.into_iter().map(|(instance, _)| instance).collect(), durable))
     }
 
     /// On an agent: what runs on a lease runs on.

@@ -243,6 +243,13 @@ impl Memory {
         }
     }
 
+    /// What a node tells is heard from its beginning again.
+    pub(super) fn forget_revision(&mut self, registry: &Registry, node: &str) {
+        if self.revisions.remove(node).is_some() {
+            registry.kv_delete(REVISIONS, node).forget();
+        }
+    }
+
     pub(super) fn env_of(&self, instance: &InstanceName) -> &BTreeMap<String, String> {
         self.env_of.get(instance).and_then(|hash| self.envs.get(hash)).unwrap_or(&self.none)
     }

@@ -62,7 +62,7 @@ pub struct Pushed {
     pub removed: usize,
 }
 
-/// Brings files to another machine and waits until they are in their places. `progress` is told how far it is: bytes that were
+/// Brings files to a machine whose agent was claimed with the id `steered_by`, and waits until they are in their places. `progress` is told how far it is: bytes that were
 /// sent, bytes to send.
 ///
 /// # Errors
@@ -70,6 +70,7 @@ pub struct Pushed {
 /// What can't be read here, what the machine refuses, and that the way broke; what has come there is kept.
 pub async fn push(
     client: &Client,
+    steered_by: &str,
     owner: &str,
     sources: &[Source],
     progress: &(dyn Fn(u64, u64) + Send + Sync),
@@ -77,7 +78,7 @@ pub async fn push(
     let mut tries = 0;
     loop {
         tries += 1;
-        match once(client, owner, sources.to_vec(), progress).await {
+        match once(client, steered_by, owner, sources.to_vec(), progress).await {
             Err(error) if error.may_pass() && tries < TRIES => {}
             other => return other,
         }
@@ -86,13 +87,14 @@ pub async fn push(
 
 async fn once(
     client: &Client,
+    steered_by: &str,
     owner: &str,
     sources: Vec<Source>,
     progress: &(dyn Fn(u64, u64) + Send + Sync),
 ) -> Result<Pushed, PushError> {
     let owner = owner.to_owned();
-    let found = Arc::new(blocking::unblock(move || scan(&owner, &sources)).await?);
-    push_scanned(client, &found, progress).await
+    let found = blocking::unblock(move || scan(&owner, &sources)).await?;
+    push_scanned(client, &Arc::new(found.steered_by(steered_by)), progress).await
 }
 
 /// The same with what was scanned before, for several machines; tried once.

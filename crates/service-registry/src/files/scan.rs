@@ -77,7 +77,8 @@ pub struct Scan {
 ///
 /// What can't be read or copied.
 pub fn scan(owner: &str, sources: &[Source]) -> Result<Scan, ScanError> {
-    let params = PutParams { owner: owner.to_owned(), copies: Vec::new(), chunks: Vec::new(), package: None };
+    let owner = owner.to_owned();
+    let params = PutParams { owner, copies: Vec::new(), chunks: Vec::new(), package: None, steered_by: None };
     let mut scanner = Scanner {
         scan: Scan { params, bytes: 0, files: Vec::new(), places: Vec::new(), kept: None },
         entries: Vec::new(),
@@ -102,6 +103,13 @@ impl Scan {
         let mut scan = self.clone();
         scan.params.package = Some(package);
         scan
+    }
+
+    /// The same for an agent that was claimed with this id.
+    #[must_use]
+    pub fn steered_by(mut self, id: &str) -> Self {
+        self.params.steered_by = Some(id.to_owned());
+        self
     }
 
     /// Bytes of these chunks.

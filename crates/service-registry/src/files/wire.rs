@@ -22,6 +22,9 @@ pub struct PutParams {
     /// The package that they are, unpacked: then they go to where it waits to be installed, and all paths are in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<PackagePlace>,
+    /// Who steers that machine's agent, by the id that it was claimed with. An agent that another steers refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steered_by: Option<String>,
 }
 
 /// Where a package that comes unpacked waits.
@@ -173,6 +176,7 @@ mod tests {
             copies: vec![Copy { folder: "conf".into(), entries: vec![Entry { path: path.into(), kind }] }],
             chunks: vec![Chunk(Digest::of(b"a"), 1)],
             package: None,
+            steered_by: None,
         };
         let file = |chunks: &[u32]| Kind::File { mode: 0o644, chunks: chunks.to_vec() };
         assert_eq!(entry("a/b", file(&[0])).check(), Ok(()));

@@ -1,8 +1,9 @@
 //! Deploying to other machines: what is missing there is sent, then it is installed there.
 
 use super::super::node::{Board, chosen};
-use super::super::{Context, load};
+use super::super::{Context, daemon, load};
 use super::Args;
+use crate::api::node::{CLAIM, OWNER, Owner};
 use crate::api::package::{INSTALL, InstallParams, ROLLBACK, RollbackParams};
 use crate::connect;
 use crate::error::{CommandError, chain};
@@ -28,6 +29,7 @@ use service_registry::files::{
     Opened as Offered, PUT, PackagePlace, PushError, Pushed, Scan, Source, push_scanned, scan,
 };
 use service_registry::package::unpack::Package;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +43,9 @@ const AGAIN: (u32, Duration) = (5, Duration::from_secs(2));
 
 /// A folder of a deployment in the state folder begins so; its process's id follows.
 const UNPACKED: &str = "deploy-";
+
+/// Nodes that are deployed to at the same time.
+const AT_ONCE: usize = 3;
 
 /// What became of a node.
 #[derive(Serialize)]
@@ -79,6 +84,8 @@ struct Work<'a> {
     timeout: Duration,
     board: Board<'a>,
     turns: Semaphore,
+    /// As whom the project's daemon claims agents.
+    owner: Owner,
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
@@ -130,6 +137,7 @@ pub(super) fn send(
     // What is no package is told before anybody is asked anything.
     package.peek()?;
     LocalLauncher::prepare();
+    let asked = Asked::of(project)?;
     let work = Work {
         args,
         agents: Agents::of(&project.id),
@@ -137,7 +145,8 @@ pub(super) fn send(
         unpacked: OnceCell::new(),
         timeout: context.global.timeout.unwrap_or(SCRIPT),
         board: Board::new(&context.ui, &nodes),
-        turns: Semaphore::new(args.max_parallel.max(1)),
+        turns: Semaphore::new(args.max_parallel.map_or(AT_ONCE, NonZeroUsize::get)),
+        owner: asked.owner.clone(),
     };
     let state = project.state_dir.clone();
     let outcomes = connect::block_on(async |_| {
@@ -152,6 +161,7 @@ pub(super) fn send(
     })?;
     let Work { unpacked, board, .. } = work;
     drop(board);
+    asked.done(project)?;
     let unpacked = unpacked.into_inner().ok_or(PackageError::Interrupted)?;
     if context.ui.is_table() {
         for outcome in &outcomes {
@@ -275,6 +285,7 @@ impl Work<'_> {
         let greeted = Client::connect(connection.stream, &options).await;
         let (client, driver) = greeted.map_err(|error| (error.to_string(), true))?;
         let deploy = async {
+            claim(&client, &self.owner).await?;
             self.board.tell(at, Phase::Busy, "waiting for the package to be unpacked here".to_owned());
             self.with(&client, self.unpacked.wait().await, at).await
         };
@@ -291,7 +302,7 @@ impl Work<'_> {
         let Package { manifest, digest, packed, .. } = &unpacked.package;
         let name = manifest.name.clone();
         let place = PackagePlace { name, sha256: *digest, prefix: self.args.prefix.clone() };
-        let found = Arc::new(unpacked.scan.with_package(place.clone()));
+        let found = Arc::new(unpacked.scan.with_package(place.clone()).steered_by(&self.owner.id));
         if self.args.dry_run {
             let (offered, _stream): (Offered, _) = client
                 .open_stream(PUT, &found.params, INSTALLED)
@@ -311,6 +322,7 @@ impl Work<'_> {
             keep: self.args.keep,
             rollback_on_failure: self.args.rollback_on_failure,
             timeout_ms: u64::try_from(self.timeout.as_millis()).ok(),
+            steered_by: Some(self.owner.id.clone()),
         };
         let patience = INSTALLED + self.timeout * 3;
         let deployed: Value =
@@ -323,13 +335,15 @@ impl Work<'_> {
 pub(in crate::commands) fn rollback(
     context: &Context,
     to: &[String],
-    params: &RollbackParams,
+    mut params: RollbackParams,
 ) -> Result<Exit, CommandError> {
     let project = context.project()?;
     let stack = load::look(context, &project)?.stack;
     let nodes = chosen(&stack, to)?;
     LocalLauncher::prepare();
-    let agents = Agents::of(project.id);
+    let agents = Agents::of(project.id.clone());
+    let asked = Asked::of(&project)?;
+    params.steered_by = Some(asked.owner.id.clone());
     let mut outcomes = Vec::new();
     for (node, _) in nodes {
         let begun = Instant::now();
@@ -340,8 +354,12 @@ pub(in crate::commands) fn rollback(
                 let options = ClientOptions { connect_timeout: ANSWER, ..ClientOptions::default() };
                 let greeted = Client::connect(connection.stream, &options).await;
                 let (client, driver) = greeted.map_err(|error| chain(&PushError::from(error)))?;
-                let asked = driver.run(client.call::<_, Value>(ROLLBACK, params, INSTALLED)).await;
-                asked.map_err(|error| chain(&PushError::from(error)))
+                let rolled_back = async {
+                    claim(&client, &asked.owner).await.map_err(|(why, _)| why)?;
+                    let done = client.call::<_, Value>(ROLLBACK, &params, INSTALLED).await;
+                    done.map_err(|error| chain(&PushError::from(error)))
+                };
+                driver.run(rolled_back).await
             }
             .await)
         })?;
@@ -352,6 +370,7 @@ pub(in crate::commands) fn rollback(
         };
         outcomes.push(Outcome { node: node.to_owned(), milliseconds, sent: 0, deployed, error });
     }
+    asked.done(&project)?;
     let failed = outcomes.iter().any(|outcome| outcome.error.is_some());
     if !context.ui.is_table() {
         context.ui.document(&serde_json::json!({ "schema": 1, "nodes": outcomes }))?;
@@ -370,6 +389,43 @@ pub(in crate::commands) fn rollback(
         }
     }
     Ok(if failed { Exit::GENERAL } else { Exit::OK })
+}
+
+/// The project's daemon was asked as whom it claims agents.
+struct Asked {
+    owner: Owner,
+    /// Whether it runs only since then.
+    started: bool,
+}
+
+impl Asked {
+    fn of(project: &Project) -> Result<Self, CommandError> {
+        connect::block_on(async |executor| {
+            let ran = connect::existing(executor, project).await?;
+            let started = ran.is_none();
+            let daemon = match ran {
+                Some(daemon) => daemon,
+                None => connect::or_start(executor, project).await?,
+            };
+            let owner = daemon.call(OWNER, &serde_json::json!({})).await?;
+            Ok(Self { owner, started })
+        })
+    }
+
+    /// A daemon that was only started to be asked isn't needed any more.
+    fn done(self, project: &Project) -> Result<(), CommandError> {
+        if self.started { daemon::end_if_idle(project) } else { Ok(()) }
+    }
+}
+
+/// Takes the agent for the project's daemon, as that does itself: one that keeps something for another refuses. The error as in
+/// [`Work::once`].
+async fn claim(client: &Client, owner: &Owner) -> Result<(), (String, bool)> {
+    let claimed: Result<Value, _> = client.call(CLAIM, owner, ANSWER).await;
+    claimed.map(drop).map_err(|error| match error.rpc() {
+        Some(refused) => (refused.message.clone(), false),
+        None => (error.to_string(), true),
+    })
 }
 
 /// Who deploys, for whoever finds the lock taken there.

@@ -15,6 +15,7 @@ use orchestrator::model::{Target, Template};
 use semver::Version;
 use service_registry::model::{Location, State};
 use std::collections::BTreeSet;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,8 +46,15 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         None => service.host.iter().cloned().collect(),
     };
     let prefix = install_path.as_ref().and_then(Template::as_literal);
-    // Where the service takes it from, here and on nodes.
-    let args = &Args { prefix: prefix.map(PathBuf::from).or_else(|| args.prefix.clone()), ..args.clone() };
+    let deployment = service.deployment.as_ref();
+    let args = &Args {
+        // Where the service takes it from, here and on nodes.
+        prefix: prefix.map(PathBuf::from).or_else(|| args.prefix.clone()),
+        rollback_on_failure: args.rollback_on_failure || deployment.is_some_and(|it| it.rollback_on_failure),
+        ..args.clone()
+    };
+    let in_file = deployment.and_then(|it| NonZeroUsize::try_from(NonZeroU32::new(it.max_parallel)?).ok());
+    let at_once = args.max_parallel.or(in_file).map_or(1, NonZeroUsize::get);
     let depot = packages::depot(args.prefix.as_deref())?;
     let here = depot.current(&found.name).map_err(|error| CommandError::from_error(Exit::GENERAL, &error))?;
     if args.dry_run {
@@ -64,7 +72,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         return not_running(context, args, name, &far);
     }
     let replicas = replicas(&stack, name);
-    let (exit, tried) = with_version(context, &project, &stack, name, &replicas, args.version.as_ref())?;
+    let restart = Restart { context, project: &project, stack: &stack, name, at_once };
+    let (exit, tried) = restart.with_version(&replicas, args.version.as_ref())?;
     let before = previous.filter(|previous| *previous != target);
     match before {
         Some(before) if exit != Exit::OK && args.rollback_on_failure => {
@@ -72,7 +81,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
             context.ui.say(format_args!("{cross} {name} isn't ready with {target}: back to {before}"));
             // The one that failed first. Those that weren't reached run the version from before.
             let restarted: Vec<String> = replicas.into_iter().take(tried).rev().collect();
-            let (back, _) = with_version(context, &project, &stack, name, &restarted, Some(&before))?;
+            let (back, _) = restart.with_version(&restarted, Some(&before))?;
             if back == Exit::OK {
                 context.ui.say(format_args!("{} {name} runs with {before} again", paint(style::GOOD, "✓")));
             }
@@ -121,46 +130,56 @@ fn places(project: &Project, name: &str) -> Result<Option<BTreeSet<Option<String
     Ok(Some(places).filter(|places| !places.is_empty()))
 }
 
-/// What is restarted one after the other: the replicas, or the service where there is one.
+/// What is restarted one after the other, or some at a time: the replicas, or the service where there is one.
 fn replicas(stack: &Stack, name: &str) -> Vec<String> {
     let all = stack.instances().filter(|(_, service)| service.name.as_str() == name);
     let all: Vec<String> = all.map(|(instance, _)| instance.to_string()).collect();
     if all.len() > 1 { all } else { vec![name.to_owned()] }
 }
 
-/// Restarts replicas one after the other, each once the one before is ready, with another version of the package than the file's
-/// where one is named. Stops at the first that doesn't become ready; how many were tried.
-fn with_version(
-    context: &Context,
-    project: &Project,
-    stack: &Stack,
-    name: &str,
-    replicas: &[String],
-    version: Option<&Version>,
-) -> Result<(Exit, usize), CommandError> {
-    let mut stack = stack.clone();
-    if let (Some(service), Some(wanted)) = (stack.services.get_mut(name), version)
-        && let Target::Package { version, .. } = &mut Arc::make_mut(service).target
-    {
-        *version = Some(Template::literal(wanted.to_string()));
-    }
-    // Ports and checks are those of the version that is to run.
-    packages::service::complete(&mut stack);
-    let mut params = RestartParams {
-        stack: Some(stack),
-        names: Vec::new(),
-        env: Context::caller_environment(),
-        force: false,
-    };
-    let mut exit = Exit::OK;
-    for (before, replica) in replicas.iter().enumerate() {
-        if exit != Exit::OK {
-            return Ok((exit, before));
+/// How replicas are restarted.
+struct Restart<'a> {
+    context: &'a Context,
+    project: &'a Project,
+    stack: &'a Stack,
+    name: &'a str,
+    /// So many of them at the same time, at least one.
+    at_once: usize,
+}
+
+impl Restart<'_> {
+    /// Restarts replicas, some at a time, each group once the one before is ready, with another version of the package than the
+    /// file's where one is named. Stops at the first group that doesn't become ready; how many replicas were tried.
+    fn with_version(
+        &self,
+        replicas: &[String],
+        version: Option<&Version>,
+    ) -> Result<(Exit, usize), CommandError> {
+        let mut stack = self.stack.clone();
+        if let (Some(service), Some(wanted)) = (stack.services.get_mut(self.name), version)
+            && let Target::Package { version, .. } = &mut Arc::make_mut(service).target
+        {
+            *version = Some(Template::literal(wanted.to_string()));
         }
-        params.names = vec![replica.clone()];
-        exit = restart::carry_out(context, project, &params, true)?;
+        // Ports and checks are those of the version that is to run.
+        packages::service::complete(&mut stack);
+        let mut params = RestartParams {
+            stack: Some(stack),
+            names: Vec::new(),
+            env: Context::caller_environment(),
+            force: false,
+        };
+        let mut tried = 0;
+        for group in replicas.chunks(self.at_once.max(1)) {
+            params.names = group.to_vec();
+            tried += group.len();
+            let exit = restart::carry_out(self.context, self.project, &params, true)?;
+            if exit != Exit::OK {
+                return Ok((exit, tried));
+            }
+        }
+        Ok((Exit::OK, tried))
     }
-    Ok((exit, replicas.len()))
 }
 
 fn not_running(context: &Context, args: &Args, name: &str, far: &[String]) -> Result<Exit, CommandError> {

@@ -1,5 +1,6 @@
 //! Services on other machines: gates, names and logs across them; what becomes of it all when links break and machines die.
 
+use crate::package_services::build;
 use crate::support::{Project, kill, until};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -25,7 +26,7 @@ pub(super) fn left(host: &Host) -> String {
     host.sh("for it in /proc/[0-9]*; do tr '\\0' ' ' <$it/cmdline 2>/dev/null | grep 'harness/[a]gents'; done; true").unwrap()
 }
 
-fn on_node(project: &Project, instance: &str) -> u32 {
+pub(super) fn on_node(project: &Project, instance: &str) -> u32 {
     project.instance(instance)["pid"].as_u64().unwrap_or_else(|| panic!("{instance} has no pid")) as u32
 }
 
@@ -43,10 +44,10 @@ fn events(project: &Project, instance: &str) -> Vec<String> {
 }
 
 /// A process that counts aloud and holds a lock as long as it lives; a second copy says so in a file.
-const COUNTER: &str = r#"[sh, -c, "exec 9>>lock; flock -n 9 || { echo doubled >> doubled; exit 1; }; echo begin $$; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done"]"#;
+pub(super) const COUNTER: &str = r#"[sh, -c, "exec 9>>lock; flock -n 9 || { echo doubled >> doubled; exit 1; }; echo begin $$; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done"]"#;
 
 /// What copies of a [`COUNTER`] have said that found another alive on a host.
-fn doubled(host: &Host) -> String {
+pub(super) fn doubled(host: &Host) -> String {
     host.sh("cat /home/app/.local/state/harness/agents/*/files/doubled 2>/dev/null; true").unwrap()
 }
 
@@ -369,6 +370,19 @@ fn two_daemons_of_one_project_dont_steer_one_agent() {
     {
         assert!(refused.stderr.contains(part), "{part} in {}", refused.stderr);
     }
+    // Nor does it bring packages there, or change what is current.
+    build(&project, "1.0.0", "");
+    let to_far = ["deploy", "web-1.0.0.tar.zst", "--to", "far", "-o", "json"];
+    for args in [&to_far[..], &["rollback", "web", "--to", "far", "-o", "json"]] {
+        let refused = other(args);
+        assert_eq!(refused.code, 1, "{}", refused.stderr);
+        let why: Value = serde_json::from_str(&refused.stdout).unwrap();
+        let why = why["nodes"][0]["error"].as_str().unwrap();
+        assert!(why.contains("for another daemon") && why.contains(state.to_str().unwrap()), "{why}");
+    }
+    host.sh("! ls -d /home/app/.local/share/harness/opt").unwrap();
+    project.ok(&to_far);
+    host.sh("ls -d /home/app/.local/share/harness/opt/web-1.0.0").unwrap();
     assert_eq!(other(&["stop", "-y"]).code, 0);
     let seen = project.instance("db-1");
     assert_eq!((on_node(&project, "db-1"), seen["ready"].as_bool()), (first, Some(true)));

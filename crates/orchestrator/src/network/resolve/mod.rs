@@ -9,7 +9,7 @@ mod target;
 mod tests;
 
 pub use address::{View, fill};
-pub use assign::assigned;
+pub use assign::{SECRETS_VARIABLE, assigned};
 pub use names::{ambassadors, has_hosts_file, hosts_file, names};
 pub use probe::ResolvedProbe;
 pub use target::{Attached, ContainerSpec, PackageSpec, PublishedPort, ResolvedTarget};

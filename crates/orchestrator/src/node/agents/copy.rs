@@ -1,5 +1,6 @@
 //! What a service on another node needs of the project, brought there.
 
+use super::wire::Owner;
 use crate::model::Service;
 use service_registry::client::Client;
 use service_registry::files::{PushError, Pushed, Source, push};
@@ -8,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Copies below so many bytes aren't told about.
 const TOLD_FROM: u64 = 4 << 20;
 
-/// Brings the files of a service to the agent's machine. `progress` is told, for people, how far that is.
+/// Brings the files of a service to the machine of an agent that was claimed as `owner`. `progress` is told, for people, how far that is.
 pub(in crate::node) async fn files(
     client: &Client,
+    owner: &Owner,
     service: &Service,
     progress: &(dyn Fn(String) + Send + Sync),
 ) -> Result<Pushed, PushError> {
@@ -26,7 +28,7 @@ pub(in crate::node) async fn files(
             progress(format!("copying files, {mib} of {} MiB", total.div_ceil(1 << 20)));
         }
     };
-    let pushed = push(client, service.name.as_str(), &sources, &tell).await?;
+    let pushed = push(client, &owner.id, service.name.as_str(), &sources, &tell).await?;
     let Pushed { bytes, sent, written, removed } = pushed;
     tracing::info!(service = %service.name, bytes, sent, written, removed, "its files are in step");
     Ok(pushed)

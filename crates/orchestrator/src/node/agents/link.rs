@@ -106,6 +106,8 @@ pub(in crate::node) struct Link {
     pub(super) state: Mutex<LinkState>,
     /// Holds a message when somebody wants it to be tried now.
     urge: (Sender<()>, Receiver<()>),
+    /// Closed when nobody wants the link any more.
+    end: (Sender<()>, Receiver<()>),
     turns: Turns,
 }
 
@@ -213,7 +215,7 @@ impl Links {
                             Err("the connection was lost".to_owned())
                         };
                         let copied = async {
-                            let copied = copy::files(&client, &service, &|_| {}).await;
+                            let copied = copy::files(&client, links.owner(), &service, &|_| {}).await;
                             copied.map_err(|error| chain(&error))
                         };
                         future::or(copied, broken).await
@@ -251,13 +253,25 @@ impl Links {
             return link.clone();
         }
         let state = LinkState { revision, ..LinkState::default() };
-        let urge = async_channel::bounded(1);
-        let link =
-            Arc::new(Link { node: node.to_owned(), state: Mutex::new(state), urge, turns: Turns::default() });
+        let (urge, end) = (async_channel::bounded(1), async_channel::bounded(1));
+        let (state, turns) = (Mutex::new(state), Turns::default());
+        let link = Arc::new(Link { node: node.to_owned(), state, urge, end, turns });
         links.insert(node.to_owned(), link.clone());
+        let (inner, kept) = (self.inner.clone(), link.clone());
+        let kept = async move {
+            future::or(keep(inner, kept.clone()), kept.unwanted()).await;
+            kept.is_down();
+        };
         // Refused only when the engine is to end.
-        let _ = self.inner.spawner.spawn(keep(self.inner.clone(), link.clone()));
+        let _ = self.inner.spawner.spawn(kept);
         link
+    }
+
+    /// Ends the link to `node`, if there is one; the next one begins anew.
+    pub(in crate::node) fn forget(&self, node: &str) {
+        if let Some(link) = lock(&self.inner.links).remove(node) {
+            link.end.0.close();
+        }
     }
 }
 
@@ -329,6 +343,12 @@ impl Link {
     pub(super) async fn urged(&self) {
         // Both ends live as long as the link.
         let _ = self.urge.1.recv().await;
+    }
+
+    /// Waits until nobody wants it any more.
+    async fn unwanted(&self) {
+        // Nothing is ever sent.
+        let _ = self.end.1.recv().await;
     }
 
     pub(super) fn is_up(&self, client: &Client) {

@@ -5,7 +5,7 @@ use super::docker::Engine;
 use super::portable::Portable;
 use super::remote::{self, Remote, Telling};
 use super::unit::Unit;
-use super::{HOSTED_VERSION, Hosted, HostedRecord, Live, LogSource, Task, Told, record};
+use super::{Ended, HOSTED_VERSION, Hosted, HostedRecord, Live, LogSource, Task, Told, record};
 use crate::model::{InstanceName, Role, Service};
 use crate::network::ambassadors::Caller;
 use crate::network::{Attached as Joined, ContainerNetwork, ResolvedTarget};
@@ -22,6 +22,7 @@ use command_executor::target::ManagedService;
 use futures_util::future::join_all;
 use futures_util::task::SpawnExt;
 use jiff::Timestamp;
+use service_registry::model::Exit;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -111,6 +112,17 @@ impl Hosts {
         }
         let found = join_all(launches.iter().map(|launch| self.find(launch))).await;
         found.into_iter().flatten().collect()
+    }
+
+    /// Nobody follows that run any more: its record ends here.
+    pub(in crate::node) fn abandon(&self, instance: &InstanceName, run: &str, exit: Exit) {
+        let inner = &self.inner;
+        inner.live.end(instance, run);
+        let Some(mut record) = HostedRecord::read(&inner.project.state, instance, run) else { return };
+        record.ended = Some(Ended { exit, at: Timestamp::now(), asked: true });
+        if let Err(error) = record.write(&inner.project.state) {
+            tracing::error!(%instance, %error, "can't write the run's record");
+        }
     }
 
     /// Takes back what was made for the stack as a whole.

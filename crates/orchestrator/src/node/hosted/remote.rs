@@ -171,7 +171,7 @@ impl Remote {
             };
             let brought = async {
                 let _turn = self.link.turn_to_copy().await;
-                match copy::files(&client, &self.service, progress).await {
+                match copy::files(&client, self.links.owner(), &self.service, progress).await {
                     Ok(_) => Ok(true),
                     Err(error) if error.is_of_the_way() => {
                         // The link has yet to notice, or the agent took too long.
