@@ -130,22 +130,27 @@ fn messages_that_are_no_questions() {
     builder.header_mut().set_id(7);
     builder.header_mut().set_opcode(Opcode::NOTIFY);
     assert_eq!(words(&records.answer(&builder.finish()).unwrap()), "not ours: NOTIMP; ");
-    let with_edns = |version: u8| {
+    let with_edns = |version: u8, times: usize, cut: usize| {
         let mut builder = MessageBuilder::new_vec();
         builder.header_mut().set_id(7);
         let mut builder = builder.question();
         builder.push((Name::vec_from_str("db.shop.test").unwrap(), Rtype::A)).unwrap();
         let mut builder = builder.additional();
-        builder
-            .opt(|opt| {
-                opt.set_version(version);
-                Ok(())
-            })
-            .unwrap();
-        records.answer(&builder.finish()).unwrap()
+        for _ in 0..times {
+            builder
+                .opt(|opt| {
+                    opt.set_version(version);
+                    Ok(())
+                })
+                .unwrap();
+        }
+        let message = builder.finish();
+        records.answer(&message[..message.len() - cut]).unwrap()
     };
-    assert_eq!(words(&with_edns(0)), "NOERROR; db.shop.test 1 127.64.1.2, + edns");
-    let refused = with_edns(1);
+    assert_eq!(words(&with_edns(0, 1, 0)), "NOERROR; db.shop.test 1 127.64.1.2, + edns");
+    assert_eq!(words(&with_edns(0, 2, 0)), "not ours: FORMERR; ");
+    assert_eq!(words(&with_edns(0, 1, 1)), "not ours: FORMERR; ");
+    let refused = with_edns(1, 1, 0);
     let refused = Message::from_octets(refused.as_slice()).unwrap();
     assert_eq!((refused.opt_rcode().to_string(), refused.header_counts().ancount()), ("BADVERS".into(), 0));
     assert_eq!(refused.header().rcode(), Rcode::NOERROR);
