@@ -190,7 +190,7 @@ impl Tables {
                         open.task = Some(task);
                         None
                     }
-                    Err(error) => Some(cannot(address, error).await),
+                    Err(error) => Some(cannot(address, error, orchestrator::node::listening).await),
                 },
             };
             news |= listener.set_error(error);
@@ -219,12 +219,15 @@ impl Tables {
     }
 }
 
+/// Who has which port of a protocol: [`orchestrator::node::listening`] or [`orchestrator::node::bound`].
+pub(crate) type Sockets = fn() -> BTreeMap<SocketAddr, Option<String>>;
+
 /// Why a port can't be opened, for people.
-pub(crate) async fn cannot(address: SocketAddr, error: io::Error) -> String {
+pub(crate) async fn cannot(address: SocketAddr, error: io::Error, sockets: Sockets) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             // Reads the descriptors of all processes that may be looked at.
-            let holder = tokio::task::spawn_blocking(move || holder(address)).await;
+            let holder = tokio::task::spawn_blocking(move || holder(address, sockets())).await;
             match holder.ok().flatten() {
                 Some(holder) => format!("in use by {holder}"),
                 None => "in use by a process that can't be seen".to_owned(),
@@ -239,11 +242,10 @@ pub(crate) async fn cannot(address: SocketAddr, error: io::Error) -> String {
 }
 
 /// Who has that port there, or on every address: `redis (pid 812)`.
-fn holder(address: SocketAddr) -> Option<String> {
-    let mut listening = orchestrator::node::listening();
+fn holder(address: SocketAddr, mut sockets: BTreeMap<SocketAddr, Option<String>>) -> Option<String> {
     let everywhere: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-    let holder = listening
+    let holder = sockets
         .remove(&address)
-        .or_else(|| everywhere.iter().find_map(|ip| listening.remove(&SocketAddr::new(*ip, address.port()))));
+        .or_else(|| everywhere.iter().find_map(|ip| sockets.remove(&SocketAddr::new(*ip, address.port()))));
     holder.flatten()
 }

@@ -108,7 +108,7 @@ impl Owner {
                 open.task = Some(Task::spawn(run(plane.clone(), open.served.clone(), udp, tcp)));
                 None
             }
-            Err(error) => Some(cannot(listen, error).await),
+            Err(why) => Some(why),
         };
         let mut before = lock(&open.served.error);
         if *before != error {
@@ -119,9 +119,16 @@ impl Owner {
     }
 }
 
-async fn bind(listen: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
-    let tcp = crate::forward::listener::bind(listen)?;
-    Ok((UdpSocket::bind(listen).await?, tcp))
+/// Opens both, or says why that isn't possible, for people.
+async fn bind(listen: SocketAddr) -> Result<(UdpSocket, TcpListener), String> {
+    let tcp = match crate::forward::listener::bind(listen) {
+        Ok(tcp) => tcp,
+        Err(error) => return Err(cannot(listen, error, orchestrator::node::listening).await),
+    };
+    match UdpSocket::bind(listen).await {
+        Ok(udp) => Ok((udp, tcp)),
+        Err(error) => Err(cannot(listen, error, orchestrator::node::bound).await),
+    }
 }
 
 /// Answers until it is dropped, with all connections.

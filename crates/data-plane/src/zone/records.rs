@@ -93,6 +93,9 @@ impl Records {
             return Ok(failed(message, Rcode::NOTIMP));
         }
         let Ok(question) = message.sole_question() else { return Ok(failed(message, Rcode::FORMERR)) };
+        if !is_whole(message) {
+            return Ok(failed(message, Rcode::FORMERR));
+        }
         let (asked, kind) = (question.qname(), question.qtype());
         let edns = message.opt();
         let understood = edns.as_ref().is_none_or(|edns| edns.version() == 0);
@@ -205,6 +208,16 @@ fn failed(message: &Message<&[u8]>, rcode: Rcode) -> Vec<u8> {
     header.set_rd(message.header().rd());
     header.set_rcode(rcode);
     bytes(builder.additional())
+}
+
+/// Whether all of it can be read, with one OPT at most (RFC 6891, 6.1.1).
+fn is_whole(message: &Message<&[u8]>) -> bool {
+    let Ok(mut records) = message.additional() else { return false };
+    let edns = records.try_fold(0, |before, record| {
+        let found = before + usize::from(record.ok()?.rtype() == Rtype::OPT);
+        (found < 2).then_some(found)
+    });
+    edns.is_some()
 }
 
 fn name(text: &str) -> Option<Owned> {

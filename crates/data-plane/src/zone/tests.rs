@@ -90,6 +90,35 @@ fn names_have_what_they_have() {
 }
 
 #[test]
+fn the_longest_names_that_a_file_can_have_fit_into_the_least_datagram() {
+    let zone = Zone { name: format!("{}.{}", "a".repeat(63), "b".repeat(36)), ..zone() };
+    let (service, port) = ("s".repeat(63), format!("_{}._tcp.{}", "p".repeat(62), "s".repeat(63)));
+    let zone = Zone {
+        hosts: [(service.clone(), "fd00::1".parse().unwrap())].into(),
+        ports: [(port.clone(), ZonePort { host: service.clone(), port: 1 })].into(),
+        ..zone
+    };
+    let records = Records::new(&zone, u64::MAX).unwrap();
+    for (name, kind, answers) in [
+        (&port, Rtype::SRV, 1),
+        (&port, Rtype::A, 0),
+        (&service, Rtype::AAAA, 1),
+        (&format!("no.{port}"), Rtype::A, 0),
+    ] {
+        let mut asked = MessageBuilder::new_vec().question();
+        // In another case than the table has it: shortened all the same.
+        let name = format!("{name}.{}", zone.name).to_ascii_uppercase();
+        asked.push((name.parse::<Name<Vec<u8>>>().unwrap(), kind)).unwrap();
+        let mut asked = asked.additional();
+        asked.opt(|_| Ok(())).unwrap();
+        let answer = records.answer(&asked.finish()).unwrap();
+        assert!(answer.len() <= 512, "{kind}: {} bytes", answer.len());
+        let message = Message::from_octets(answer.as_slice()).unwrap();
+        assert_eq!((message.header_counts().ancount(), message.header().tc()), (answers, false), "{kind}");
+    }
+}
+
+#[test]
 fn messages_that_are_no_questions() {
     let records = Records::new(&zone(), 3).unwrap();
     let asked = question("db.shop.test", Rtype::A);
@@ -101,22 +130,27 @@ fn messages_that_are_no_questions() {
     builder.header_mut().set_id(7);
     builder.header_mut().set_opcode(Opcode::NOTIFY);
     assert_eq!(words(&records.answer(&builder.finish()).unwrap()), "not ours: NOTIMP; ");
-    let with_edns = |version: u8| {
+    let with_edns = |version: u8, times: usize, cut: usize| {
         let mut builder = MessageBuilder::new_vec();
         builder.header_mut().set_id(7);
         let mut builder = builder.question();
         builder.push((Name::vec_from_str("db.shop.test").unwrap(), Rtype::A)).unwrap();
         let mut builder = builder.additional();
-        builder
-            .opt(|opt| {
-                opt.set_version(version);
-                Ok(())
-            })
-            .unwrap();
-        records.answer(&builder.finish()).unwrap()
+        for _ in 0..times {
+            builder
+                .opt(|opt| {
+                    opt.set_version(version);
+                    Ok(())
+                })
+                .unwrap();
+        }
+        let message = builder.finish();
+        records.answer(&message[..message.len() - cut]).unwrap()
     };
-    assert_eq!(words(&with_edns(0)), "NOERROR; db.shop.test 1 127.64.1.2, + edns");
-    let refused = with_edns(1);
+    assert_eq!(words(&with_edns(0, 1, 0)), "NOERROR; db.shop.test 1 127.64.1.2, + edns");
+    assert_eq!(words(&with_edns(0, 2, 0)), "not ours: FORMERR; ");
+    assert_eq!(words(&with_edns(0, 1, 1)), "not ours: FORMERR; ");
+    let refused = with_edns(1, 1, 0);
     let refused = Message::from_octets(refused.as_slice()).unwrap();
     assert_eq!((refused.opt_rcode().to_string(), refused.header_counts().ancount()), ("BADVERS".into(), 0));
     assert_eq!(refused.header().rcode(), Rcode::NOERROR);

@@ -4,6 +4,7 @@ use crate::support::*;
 use domain::base::{Message, MessageBuilder, Name, Rtype};
 use domain::rdata::AllRecordData;
 use orchestrator::network::plane::{Table, Zone};
+use std::any::Any;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
@@ -83,14 +84,19 @@ fn a_zone_answers_what_the_last_table_says_also_in_another_life() {
 #[test]
 fn an_address_that_somebody_has_is_told_and_taken_once_it_is_free() {
     let plane = Plane::start("here");
-    let holder = TcpListener::bind(SocketAddr::new(own(), 0)).unwrap();
-    let at = holder.local_addr().unwrap();
-    let report = plane.serve(&with_zone(1, at, &[("db", "127.1.1.1")]));
-    let error = report.zone.unwrap().error.unwrap();
-    assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
-    drop(holder);
-    plane.until("it is free", |report| report.zone.as_ref().is_some_and(|zone| zone.error.is_none()));
-    assert_eq!(by_udp(at, "db.shop.test"), ["127.1.1.1"]);
+    let tcp = TcpListener::bind(SocketAddr::new(own(), 0)).unwrap();
+    let udp = UdpSocket::bind(SocketAddr::new(own(), 0)).unwrap();
+    let (first, second) = (tcp.local_addr().unwrap(), udp.local_addr().unwrap());
+    let holders: [(u64, SocketAddr, Box<dyn Any>); 2] =
+        [(1, first, Box::new(tcp)), (2, second, Box::new(udp))];
+    for (version, at, holder) in holders {
+        let report = plane.serve(&with_zone(version, at, &[("db", "127.1.1.1")]));
+        let error = report.zone.unwrap().error.unwrap();
+        assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+        drop(holder);
+        plane.until("it is free", |report| report.zone.as_ref().is_some_and(|zone| zone.error.is_none()));
+        assert_eq!(by_udp(at, "db.shop.test"), ["127.1.1.1"]);
+    }
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub(crate) fn check(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
     cycle::cycles(facts, out);
     place::places(facts, out);
     place::ports(facts, out);
+    place::zone(facts, out);
     place::subnets(facts, out);
     effect::effects(facts, out);
     machine::needs(facts, out);

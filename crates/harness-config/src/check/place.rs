@@ -226,6 +226,37 @@ pub(super) fn ports(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
     }
 }
 
+/// Ports that the DNS zone has, by TCP and UDP on every node, and a service has too.
+pub(super) fn zone(facts: &Facts<'_>, out: &mut Vec<Diagnostic>) {
+    let Some(zone) = &facts.file.zone else { return };
+    let number = orchestrator::network::zone::port(zone);
+    // One of the stack's own is met by what takes all addresses only.
+    let listens = zone.listen.map_or("its own".to_owned(), |listen| listen.ip().to_string());
+    for service in facts.active {
+        for port in &service.ports {
+            let published = port.value.target.is_some() || port.value.address.is_some();
+            let meets = port.value.number == PortNumber::Fixed(number);
+            // Containers' ports are published at loopback unless told otherwise.
+            let by_default = (service.kind == Some("docker")).then_some("127.0.0.1");
+            let address = port.value.address.as_deref().or(by_default);
+            if meets && is_on_the_machine(service, published) && same_address(address, Some(&listens)) {
+                out.push(
+                    Diagnostic::error(
+                        "port",
+                        port.span,
+                        format!("`{}` and the zone both use port {number}", service.name),
+                    )
+                    .label("used by the zone on every node")
+                    .help(format!(
+                        "have the zone asked at another: `zone: {{name: {}, listen: '127.0.0.1:PORT'}}`",
+                        zone.name
+                    )),
+                );
+            }
+        }
+    }
+}
+
 /// Whether a port of the service is one of its machine: what a container exposes without publishing it isn't.
 fn is_on_the_machine(service: &Service, published: bool) -> bool {
     match service.kind {

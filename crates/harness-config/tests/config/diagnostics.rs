@@ -399,6 +399,26 @@ services:
 }
 
 #[test]
+fn ports_that_a_zone_has() {
+    let services = |zone: &str| {
+        check(&format!(
+            "version: 1.0
+zone: {zone}
+services:
+  all: {{type: process, command: tool, ports: [5300]}}
+  one: {{type: process, command: tool, ports: ['127.0.0.1:5301:5301/udp', '127.0.0.2:5301:5301']}}
+  published: {{type: docker, image: x, ports: ['5302:80']}}
+  inside: {{type: docker, image: x, ports: [5303]}}
+"
+        ))
+    };
+    assert_snapshot!(services("shop.test"));
+    assert_snapshot!(services("{name: shop.test, listen: '127.0.0.1:5301'}"));
+    assert_snapshot!(services("{name: shop.test, listen: '127.0.0.1:5302'}"));
+    assert_snapshot!(services("{name: shop.test, listen: '127.0.0.1:5303'}"));
+}
+
+#[test]
 fn jump_hosts_in_a_circle() {
     assert_snapshot!(check(
         "version: 1.0

@@ -578,6 +578,7 @@ fn is_orphan(stack: &Stack, instance: &InstanceName) -> bool {
     stack.services.get(instance.service()).is_none_or(|service| instance.number() > service.replicas)
 }
 
+/// The ports that nobody is leased: those that services have by the file, and the zone's.
 fn declared_ports(stack: &Stack) -> BTreeSet<u16> {
     let ports = stack.services.values().flat_map(|service| service.ports.iter());
     ports
@@ -585,6 +586,7 @@ fn declared_ports(stack: &Stack) -> BTreeSet<u16> {
             crate::model::PortNumber::Fixed(port) => Some(port),
             crate::model::PortNumber::Auto => None,
         })
+        .chain(stack.zone.as_ref().map(crate::network::zone::port))
         .collect()
 }
 

@@ -16,6 +16,11 @@ pub(crate) fn listen(declared: &crate::model::Zone, leased: Option<Ipv4Addr>) ->
     declared.listen.or_else(|| Some(SocketAddr::new(IpAddr::V4(leased?), PORT)))
 }
 
+/// The port of that, on every node: no service is leased it.
+pub fn port(declared: &crate::model::Zone) -> u16 {
+    declared.listen.map_or(PORT, |listen| listen.port())
+}
+
 /// The zone as it is seen from there.
 pub(super) fn zone<'a>(
     name: &str,
@@ -27,12 +32,15 @@ pub(super) fn zone<'a>(
         Zone { name: name.to_owned(), listen, hosts: Default::default(), ports: Default::default() };
     for service in services.filter(|service| service.role == Role::Service) {
         let Some(address) = sight.ip(service) else { continue };
+        let is_virtual = sight.virtuals.address(&service.name).map(IpAddr::V4) == Some(address);
         let host = service.name.to_string();
         for port in &service.ports {
             let Some(name) = port.name.as_deref().filter(|name| is_label(name)) else { continue };
             let Some(port_number) = sight.port(service, name) else { continue };
             let protocol = match port.protocol {
                 Protocol::Tcp => "tcp",
+                // Nobody listens for it at a virtual address.
+                Protocol::Udp if is_virtual => continue,
                 Protocol::Udp => "udp",
             };
             let entry = ZonePort { host: host.clone(), port: port_number };

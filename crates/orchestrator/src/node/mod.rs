@@ -22,7 +22,7 @@ pub use hosted::docker::{EngineError, NetworkError, PROJECT_LABEL, container_net
 pub use hosted::{Ended, HOSTED_VERSION, HostedRecord, LogSource};
 pub use install::{Installed, Installer};
 pub use planes::{NoPlanes, Planes};
-pub use ports::{Listeners, ephemeral_first, holder, listening};
+pub use ports::{Listeners, bound, ephemeral_first, holder, listening};
 pub use secrets::{SecretError, evaluate as evaluate_secrets};
 
 use crate::health::Verdict;

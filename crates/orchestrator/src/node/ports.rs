@@ -1,4 +1,4 @@
-//! Which TCP ports of this machine are listened on, and by whom.
+//! Which ports of this machine are listened on, and by whom.
 
 use crate::network::slot_of;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,13 +17,15 @@ pub struct Listeners {
 
 /// State "LISTEN" in `/proc/net/tcp` (linux/include/net/tcp_states.h).
 const LISTEN: &str = "0A";
+/// State "CLOSE": what a UDP socket is in that is bound, and connected to nobody.
+const UNCONNECTED: &str = "07";
 
 impl Listeners {
     /// Reads them. What can't be read counts as empty: the answer only makes messages better and choices luckier.
     pub fn read() -> Self {
         let mut found = Self::default();
-        for line in lines() {
-            if let Some((port, _)) = parse(&line) {
+        for line in lines("tcp") {
+            if let Some((port, _)) = parse(&line, LISTEN) {
                 found.ports.insert(port);
                 match slot(&line) {
                     Some(slot) => drop(found.slots.insert(slot)),
@@ -50,17 +52,18 @@ impl Listeners {
     }
 }
 
-fn lines() -> Vec<String> {
-    let files = ["/proc/net/tcp", "/proc/net/tcp6"].iter().filter_map(|path| fs::read_to_string(path).ok());
+/// What the kernel says of all sockets of a protocol.
+fn lines(protocol: &str) -> Vec<String> {
+    let files = ["", "6"].iter().filter_map(|v| fs::read_to_string(format!("/proc/net/{protocol}{v}")).ok());
     files.flat_map(|text| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// Port and inode of a listening socket's line: `sl local_address rem_address st … inode …`.
-fn parse(line: &str) -> Option<(u16, u64)> {
+/// Port and inode of the line of a socket in that state: `sl local_address rem_address st … inode …`.
+fn parse(line: &str, wanted: &str) -> Option<(u16, u64)> {
     let mut fields = line.split_ascii_whitespace();
     let local = fields.nth(1)?;
     let state = fields.nth(1)?;
-    if state != LISTEN {
+    if state != wanted {
         return None;
     }
     let port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
@@ -78,9 +81,9 @@ fn slot(line: &str) -> Option<u16> {
 
 /// Who listens on `port`, other than at a virtual address: `python3 (pid 123)`. `None` where nobody does or it can't be seen.
 pub fn holder(port: u16) -> Option<String> {
-    let lines = lines();
+    let lines = lines("tcp");
     let own = lines.iter().filter(|line| slot(line).is_none());
-    let inode = own.filter_map(|line| parse(line)).find(|(found, _)| *found == port)?.1;
+    let inode = own.filter_map(|line| parse(line, LISTEN)).find(|(found, _)| *found == port)?.1;
     let wanted = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -100,9 +103,18 @@ pub fn holder(port: u16) -> Option<String> {
 /// Every TCP socket of this machine that is listened on, sorted, with its program (`python3 (pid 123)`) as far as that can be
 /// seen: others' programs can't without privileges.
 pub fn listening() -> BTreeMap<SocketAddr, Option<String>> {
+    sockets("tcp", LISTEN)
+}
+
+/// The same of every UDP socket that anybody may send to.
+pub fn bound() -> BTreeMap<SocketAddr, Option<String>> {
+    sockets("udp", UNCONNECTED)
+}
+
+fn sockets(protocol: &str, state: &str) -> BTreeMap<SocketAddr, Option<String>> {
     let mut sockets: HashMap<String, SocketAddr> = HashMap::new();
-    for line in lines() {
-        if let (Some((_, inode)), Some(address)) = (parse(&line), address(&line)) {
+    for line in lines(protocol) {
+        if let (Some((_, inode)), Some(address)) = (parse(&line, state), address(&line)) {
             sockets.insert(format!("socket:[{inode}]"), address);
         }
     }
@@ -154,9 +166,9 @@ mod tests {
     #[test]
     fn lines_of_proc() {
         let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0";
-        assert_eq!(parse(line), Some((8080, 4711)));
-        assert_eq!(parse(&line.replace(" 0A ", " 01 ")), None);
-        assert_eq!(parse("junk"), None);
+        assert_eq!(parse(line, LISTEN), Some((8080, 4711)));
+        assert_eq!(parse(&line.replace(" 0A ", " 01 "), LISTEN), None);
+        assert_eq!(parse("junk", LISTEN), None);
         assert_eq!(address(line), "127.0.0.1:8080".parse().ok());
         assert_eq!((slot(line), slot(&line.replace("0100007F", "0701407F"))), (None, Some(1)));
         let six = "   1: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A";

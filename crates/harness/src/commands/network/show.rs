@@ -74,7 +74,9 @@ pub(super) fn lines(network: &NetworkStatus, width: Option<usize>) -> Vec<String
             ]);
             rows += 1;
         }
-        let title = format!("Zone {}, asked at {} on every node", zone.name, zone.address);
+        let (name, at) = (&zone.name, zone.address);
+        let how = format!("dig @{} -p {} SERVICE.{name}", at.ip(), at.port());
+        let title = format!("Zone {name}, asked at {at} on every node: {how}");
         section(&title, table, rows);
     }
     let mut table = Table::new(&["NODE", "DATA PLANE", "TUNNEL END", "UDP PORT", "ADDRESSES"]);

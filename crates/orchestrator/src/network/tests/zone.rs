@@ -18,12 +18,13 @@ fn records(zone: &Zone) -> Vec<String> {
 fn each_node_is_told_what_its_own_processes_would_be() {
     let at = |node: &str, service: Service| Service { host: Some(node.into()), ..service };
     let named = |name: &str, number: u16| Port { name: Some(name.into()), ..port(PortNumber::Fixed(number)) };
+    let udp = Port { protocol: Protocol::Udp, ..named("stats", 82) };
     let outside = Attach::External { host: "db.example.com".into(), port: 5433 };
     let world = started(zoned(
         None,
         vec![
             at("a", Service { ports: vec![named("postgres", 5432)], ..service("db") }),
-            Service { ports: vec![named("http", 80), named("not a label", 81)], ..service("web") },
+            Service { ports: vec![named("http", 80), named("not a label", 81), udp], ..service("web") },
             Service { network: Some("local".into()), ports: vec![named("x", 1)], ..service("secluded") },
             Service { target: Target::Attach(outside), ..service("named") },
             Service { role: Role::Task, ..service("migrate") },
@@ -41,6 +42,7 @@ fn each_node_is_told_what_its_own_processes_would_be() {
             "web=127.0.0.1",
             "_http._tcp.web=web:80",
             "_postgres._tcp.db=db:5432",
+            "_stats._udp.web=web:82",
             "_x._tcp.secluded=secluded:1",
         ]
     );
@@ -48,7 +50,7 @@ fn each_node_is_told_what_its_own_processes_would_be() {
         records(&zone("a")),
         ["db=127.0.0.1", "web=127.64.1.3", "_http._tcp.web=web:80", "_postgres._tcp.db=db:5432"]
     );
-    // Nobody depends on them: it is the zone that has them listened for.
+    // What is UDP isn't listened for at virtual addresses. Nobody depends on them: it is the zone that has them listened for.
     assert_eq!(
         listeners(&tables),
         ["a: web at 127.64.1.3:80:", "a: web at 127.64.1.3:81:", "local: db at 127.64.1.2:5432:"]
@@ -72,6 +74,14 @@ fn a_zone_comes_and_goes_with_the_file_and_with_what_runs() {
     assert_eq!(world.virtuals.zone(), leased);
     start(&mut world, stack(services()), &StartRequest::default(), &PORTS).unwrap();
     assert!(world.virtuals.is_empty() && tables_of(&world, &Facts::default()).is_empty());
+}
+
+#[test]
+fn no_service_is_leased_the_port_of_the_zone() {
+    let services = || vec![Service { ports: vec![port(PortNumber::Auto)], ..service("web") }];
+    let leased = |stack: Stack| started(stack).leases.port(&instance("web-1"), &services()[0], 0);
+    assert_eq!(leased(stack(services())), Some(20_000));
+    assert_eq!(leased(zoned(Some("127.0.0.1:20000"), services())), Some(20_001));
 }
 
 /// Names that can be asked for, each leading where somebody listens.
@@ -101,6 +111,8 @@ pub(super) fn check(world: &World, tables: &BTreeMap<String, Table>) -> Result<(
         }
         for (name, entry) in &zone.ports {
             prop_assert!(zone.hosts.contains_key(&entry.host));
+            let at_virtual = world.virtuals.iter().any(|(_, at)| zone.hosts[&entry.host] == IpAddr::V4(at));
+            prop_assert!(!(at_virtual && name.contains("._udp.")), "{}", name);
             let suffix = format!(".{}", entry.host);
             prop_assert!(name.starts_with('_') && name.ends_with(&suffix), "{}", name);
             prop_assert!(name.split('.').all(|label| (1..64).contains(&label.len())));
