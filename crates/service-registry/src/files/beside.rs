@@ -21,8 +21,11 @@ struct Record {
     files: BTreeSet<PathBuf>,
     /// Folders that were made for them.
     folders: BTreeSet<PathBuf>,
-    /// What was being written when this was written.
+    /// What was being written beside its place when this was written: none of it has got its name.
     beside: BTreeSet<PathBuf>,
+    /// What was being renamed when this was written, as (what was beside, its place): what isn't beside any more has got its name.
+    #[serde(default)]
+    moving: Vec<(PathBuf, PathBuf)>,
 }
 
 /// A transfer to places that are in use.
@@ -47,15 +50,13 @@ impl Beside {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
             Err(_) => Record::default(),
         };
-        // What a killed daemon was writing.
-        for beside in &record.beside {
-            let _ = fs::remove_file(beside);
-        }
         let packed = own.with_extension("pack");
         let pack = Pack::open(&packed).map_err(failed("open", &packed))?;
         let files = places.files.clone();
         let (old, unchanged) = Default::default();
         let mut beside = Self { params, files, own, record, pack, old, unchanged };
+        // What a killed daemon was at.
+        beside.settle()?;
         let missing = beside.look(&places.bases);
         Ok((beside, missing))
     }
@@ -92,12 +93,7 @@ impl Beside {
 
     /// Brings everything to its place.
     pub(super) fn finish(mut self) -> Result<Received, ReceiveError> {
-        let done = self.install();
-        for beside in std::mem::take(&mut self.record.beside) {
-            // Those that have got their names aren't there any more.
-            let _ = fs::remove_file(beside);
-        }
-        match done {
+        match self.install() {
             Ok(received) => {
                 self.note()?;
                 let packed = self.own.with_extension("pack");
@@ -107,10 +103,29 @@ impl Beside {
             Err(error) => {
                 let error = self.or_room(error);
                 // The disk may be full.
-                let _ = self.note();
+                let _ = self.settle().and_then(|()| self.note());
                 Err(error)
             }
         }
+    }
+
+    /// What broke off: what got its name was put, and nothing else; what is still beside its place goes.
+    fn settle(&mut self) -> Result<(), ReceiveError> {
+        let mut left = std::mem::take(&mut self.record.beside);
+        if !self.record.moving.is_empty() {
+            let moving = std::mem::take(&mut self.record.moving);
+            let is_there = |(beside, _): &(PathBuf, PathBuf)| fs::symlink_metadata(beside).is_ok();
+            let (beside, named): (Vec<_>, Vec<_>) = moving.into_iter().partition(is_there);
+            self.record.files.extend(named.into_iter().map(|(_, path)| path));
+            self.record.beside = beside.into_iter().map(|(beside, _)| beside).collect();
+            // Written down before they are removed: in `moving` they would then be taken for renamed.
+            self.note()?;
+            left.append(&mut self.record.beside);
+        }
+        for beside in left {
+            let _ = fs::remove_file(beside);
+        }
+        Ok(())
     }
 
     /// A disk that is full is not kept full by what can't be used.
@@ -137,27 +152,30 @@ impl Beside {
                 Kind::Folder { .. } => {}
             }
         }
-        // Written down before the first of them is made: whoever comes after a kill removes them.
-        let before = std::mem::take(&mut self.record.files);
+        let moving = || moves.iter().map(|(beside, path, _)| (beside.clone(), path.clone()));
+        if !moves.is_empty() {
+            // Written down before the first of them is made: whoever comes after a kill removes them.
+            self.record.beside = moving().map(|(beside, _)| beside).collect();
+            self.note()?;
+            for (beside, path, entry) in &moves {
+                self.write(beside, path, entry)?;
+            }
+            self.sync()?;
+            self.record.beside.clear();
+            self.record.moving = moving().collect();
+            self.note()?;
+        }
+        for (beside, path, _) in &moves {
+            fs::rename(beside, path).map_err(failed("replace", path))?;
+        }
         let now: BTreeSet<PathBuf> = wanted
             .iter()
             .filter(|(_, entry)| !matches!(entry.kind, Kind::Folder { .. }))
             .map(|(path, _)| path.clone())
             .collect();
-        self.record.files = before.union(&now).cloned().collect();
-        self.record.beside = moves.iter().map(|(beside, ..)| beside.clone()).collect();
-        self.note()?;
-        for (beside, path, entry) in &moves {
-            self.write(beside, path, entry)?;
-        }
-        if !moves.is_empty() {
-            self.sync()?;
-        }
-        for (beside, path, _) in &moves {
-            fs::rename(beside, path).map_err(failed("replace", path))?;
-        }
-        let removed = self.remove(&before, &now);
-        self.record.files = now;
+        let before = std::mem::replace(&mut self.record.files, now);
+        self.record.moving.clear();
+        let removed = self.remove(&before);
         self.modes(&wanted)?;
         let written = moves.len();
         Ok(Received { written, unchanged: self.unchanged.len(), removed })
@@ -240,8 +258,8 @@ impl Beside {
     }
 
     /// Removes what was put before and isn't wanted any more; how many files and links that were.
-    fn remove(&mut self, before: &BTreeSet<PathBuf>, now: &BTreeSet<PathBuf>) -> usize {
-        let gone = before.difference(now).filter(|path| fs::remove_file(path).is_ok()).count();
+    fn remove(&mut self, before: &BTreeSet<PathBuf>) -> usize {
+        let gone = before.difference(&self.record.files).filter(|path| fs::remove_file(path).is_ok()).count();
         let wanted: HashSet<PathBuf> = entries(&self.params, &self.files)
             .filter(|(_, entry)| matches!(entry.kind, Kind::Folder { .. }))
             .map(|(path, _)| path)

@@ -236,6 +236,50 @@ fn what_has_no_place_is_refused_and_nothing_is_changed() {
     assert!(receiver.take(&[0xff; 8]).is_err(), "not what is missing");
 }
 
+#[test]
+fn only_what_was_put_is_ever_removed() {
+    let pair = Pair::new();
+    fs::write(pair.here("conf/a"), "of the project").unwrap();
+    fs::write(pair.here("conf/b"), "new").unwrap();
+    fs::create_dir_all(pair.there("etc")).unwrap();
+    fs::write(pair.there("etc/a"), "the user's own").unwrap();
+    let own = || fs::read_to_string(pair.there("etc/a")).unwrap();
+    let both = [("conf/a", "etc/a"), ("conf/b", "other/b")];
+    // The second can't be written.
+    fs::create_dir_all(pair.there("other/.harness-1.new")).unwrap();
+    let found = pair.scan(&both);
+    let mut receiver = pair.begin(&found);
+    receiver.take(&stream(&found, receiver.missing())).unwrap();
+    assert!(receiver.finish().unwrap_err().to_string().contains("can't write"));
+    assert_eq!(own(), "the user's own");
+    assert_eq!(fs::read_dir(pair.there("etc")).unwrap().count(), 1, "nothing beside it");
+    let (other, _) = pair.copy(&[("conf/b", "b")]);
+    assert_eq!((other.removed, own().as_str()), (0, "the user's own"));
+
+    // A daemon that was killed as it wrote, and one between two renames: `c` has got its name, `a` hasn't.
+    let record = pair.folder.path().join("state/web.json");
+    let (beside, before) = (pair.there("etc/.harness-0.new"), pair.there("b"));
+    for (writing, moving) in [
+        (vec![&beside], vec![]),
+        (
+            vec![],
+            vec![(&beside, pair.there("etc/a")), (&pair.there("etc/.harness-1.new"), pair.there("etc/c"))],
+        ),
+    ] {
+        fs::write(pair.there("etc/c"), "put").unwrap();
+        fs::write(&beside, "of the project").unwrap();
+        let text =
+            serde_json::json!({ "files": [before], "folders": [], "beside": writing, "moving": moving });
+        fs::write(&record, text.to_string()).unwrap();
+        // The one that comes next breaks off too.
+        drop(pair.begin(&found));
+        assert!(!beside.exists());
+        let (next, _) = pair.copy(&[("conf/b", "b")]);
+        assert_eq!((next.unchanged, own().as_str()), (1, "the user's own"));
+        assert_eq!((next.removed, pair.there("etc/c").exists()), (moving.len() / 2, moving.is_empty()));
+    }
+}
+
 /// The same as a package: it comes into a folder of its own, which nobody else looks into.
 fn packaged(pair: &Pair) -> Scan {
     let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".parse().unwrap();
