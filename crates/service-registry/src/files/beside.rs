@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +26,35 @@ struct Record {
     /// What was being renamed when this was written, as (what was beside, its place): what isn't beside any more has got its name.
     #[serde(default)]
     moving: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Record {
+    /// None is there before the first transfer. One that says nothing sensible is kept for people: what it listed stays for ever.
+    fn read(path: &Path) -> Result<Self, ReceiveError> {
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            read => read.map_err(failed("read", path))?,
+        };
+        serde_json::from_slice(&text).or_else(|error| {
+            let aside = path.with_extension("json.damaged");
+            fs::rename(path, &aside).map_err(failed("move away", path))?;
+            tracing::warn!(
+                record = %aside.display(), %error,
+                "the list of files that were put is damaged: remove by hand those of them that aren't wanted any more"
+            );
+            Ok(Self::default())
+        })
+    }
+
+    /// On disk when this returns.
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let beside = path.with_extension("json.new");
+        let mut file = File::create(&beside)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
 }
 
 /// A transfer to places that are in use.
@@ -46,10 +75,7 @@ impl Beside {
         let state = &places.state;
         make(state, 0o700).map_err(failed("make", state))?;
         let own = state.join(&params.owner);
-        let record: Record = match fs::read(own.with_extension("json")) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
-            Err(_) => Record::default(),
-        };
+        let record = Record::read(&own.with_extension("json"))?;
         let packed = own.with_extension("pack");
         let pack = Pack::open(&packed).map_err(failed("open", &packed))?;
         let files = places.files.clone();
@@ -176,6 +202,10 @@ impl Beside {
         let before = std::mem::replace(&mut self.record.files, now);
         self.record.moving.clear();
         let removed = self.remove(&before);
+        if !moves.is_empty() || removed > 0 {
+            // Before the record says so, and whoever sent it is told.
+            self.sync()?;
+        }
         self.modes(&wanted)?;
         let written = moves.len();
         Ok(Received { written, unchanged: self.unchanged.len(), removed })
@@ -247,7 +277,7 @@ impl Beside {
         self.old.read(digest).unwrap_or_else(|| Err(damaged(&self.own.with_extension("pack"))))
     }
 
-    /// What was written is on disk before it gets its name.
+    /// What was written is on disk before it gets its name, and so are the names.
     fn sync(&self) -> Result<(), ReceiveError> {
         for Copy { folder, .. } in &self.params.copies {
             let folder = below(&self.files, folder);
@@ -289,9 +319,8 @@ impl Beside {
     }
 
     fn note(&self) -> Result<(), ReceiveError> {
-        let (beside, path) = (self.own.with_extension("json.new"), self.own.with_extension("json"));
-        let text = serde_json::to_vec(&self.record).map_err(|error| failed("write", &path)(error))?;
-        fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path)).map_err(failed("write", &path))
+        let path = self.own.with_extension("json");
+        self.record.write(&path).map_err(failed("write", &path))
     }
 }
 

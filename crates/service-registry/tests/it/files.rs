@@ -280,6 +280,23 @@ fn only_what_was_put_is_ever_removed() {
     }
 }
 
+#[test]
+fn a_damaged_record_is_not_taken_for_an_empty_one() {
+    let pair = Pair::new();
+    fs::write(pair.here("conf/a"), "new").unwrap();
+    let all = [("conf", "etc")];
+    pair.copy(&all);
+    let record = pair.folder.path().join("state/web.json");
+    // As some file systems leave it after a power loss.
+    fs::write(&record, "").unwrap();
+    assert_eq!(pair.copy(&all).0.unchanged, 1);
+    assert!(record.with_extension("json.damaged").exists(), "kept for people");
+    fs::remove_file(&record).unwrap();
+    fs::create_dir(&record).unwrap();
+    let error = Receiver::begin(pair.scan(&all).params, &pair.places()).unwrap_err().to_string();
+    assert!(error.contains("can't read") && error.ends_with("web.json"), "{error}");
+}
+
 /// The same as a package: it comes into a folder of its own, which nobody else looks into.
 fn packaged(pair: &Pair) -> Scan {
     let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".parse().unwrap();
