@@ -1,5 +1,6 @@
 //! Files that travel: from one folder to another, with everything that may be wrong on the way.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use service_registry::files::{PackagePlace, Places, Received, Receiver, Scan, ScanError, Source, scan};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -362,4 +363,21 @@ fn a_package_is_written_in_its_place_and_gone_on_with_there() {
         fs::write(base.join(path), noise(4_500_000, 9)).unwrap();
     }
     assert!(receiver.finish().unwrap_err().is_passing());
+}
+
+#[test]
+fn a_package_of_more_files_than_may_be_open_is_gone_on_with() {
+    let pair = Pair::new();
+    for file in 1..=200 {
+        fs::write(pair.here(&format!("conf/{file}")), noise(100, file)).unwrap();
+    }
+    let found = packaged(&pair);
+    let mut receiver = pair.begin(&found);
+    receiver.take(&stream(&found, receiver.missing())).unwrap();
+    drop(receiver);
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(100), ..limit }).unwrap();
+    let missing = pair.begin(&found).missing().len();
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(missing, 0);
 }
