@@ -5,7 +5,7 @@ use super::old::Old;
 use super::pack::Pack;
 use super::receive::{Places, ReceiveError, Received, below, entries, failed, make, set_mode};
 use super::wire::{Chunk, Copy, Entry, Kind, PutParams};
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -226,12 +226,16 @@ impl Beside {
             match fs::symlink_metadata(path) {
                 Ok(there) if there.is_dir() => {
                     if there.permissions().mode() & 0o700 != 0o700 {
-                        set_mode(path, mode | 0o700)?;
+                        set_mode(path, mode | 0o700, FileType::Directory)?;
                     }
                     continue;
                 }
                 // The folder itself, not one in it, may be reached through a link.
-                Ok(_) if entry.path == "." && path.is_dir() => continue,
+                Ok(_) if entry.path == "." && path.is_dir() => {
+                    // It isn't the one that was made here, if any was.
+                    self.record.folders.remove(path);
+                    continue;
+                }
                 Ok(_) if self.record.files.remove(path) => {
                     fs::remove_file(path).map_err(failed("remove", path))?;
                 }
@@ -307,13 +311,13 @@ impl Beside {
     /// The modes of what was there before, and of folders, deeper ones first.
     fn modes(&self, wanted: &[(PathBuf, Entry)]) -> Result<(), ReceiveError> {
         for (path, entry) in wanted.iter().rev() {
-            let mode = match &entry.kind {
-                Kind::File { mode, .. } if self.unchanged.contains(path) => mode,
+            let (mode, kind) = match &entry.kind {
+                Kind::File { mode, .. } if self.unchanged.contains(path) => (mode, FileType::RegularFile),
                 // A folder that isn't ours keeps its mode.
-                Kind::Folder { mode } if self.record.folders.contains(path) => mode,
+                Kind::Folder { mode } if self.record.folders.contains(path) => (mode, FileType::Directory),
                 _ => continue,
             };
-            set_mode(path, *mode)?;
+            set_mode(path, *mode, kind)?;
         }
         Ok(())
     }

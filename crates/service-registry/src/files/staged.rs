@@ -5,12 +5,12 @@
 
 use super::super::package::hash::Digest;
 use super::old::Old;
-use super::receive::{Places, ReceiveError, Received, below, entries, failed, make, set_mode};
+use super::receive::{Places, ReceiveError, Received, below, entries, failed, make};
 use super::wire::{Chunk, Kind, PutParams};
 use rustix::fs::OFlags;
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -204,8 +204,10 @@ impl Staged {
                 Kind::Folder { .. } => {}
                 Kind::File { mode, .. } => {
                     let size = self.files.get(file).map_or(0, |(_, size)| *size);
-                    open(&path).and_then(|opened| opened.set_len(size)).map_err(failed("write", &path))?;
-                    set_mode(&path, *mode)?;
+                    let opened = open(&path).map_err(failed("write", &path))?;
+                    opened.set_len(size).map_err(failed("write", &path))?;
+                    let mode = Permissions::from_mode(*mode);
+                    opened.set_permissions(mode).map_err(failed("set the mode of", &path))?;
                     file += 1;
                 }
                 Kind::Link { says } => {

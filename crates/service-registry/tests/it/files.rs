@@ -5,6 +5,7 @@ use service_registry::files::{PackagePlace, Places, Received, Receiver, Scan, Sc
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Two machines.
@@ -296,6 +297,49 @@ fn a_damaged_record_is_not_taken_for_an_empty_one() {
     fs::create_dir(&record).unwrap();
     let error = Receiver::begin(pair.scan(&all).params, &pair.places()).unwrap_err().to_string();
     assert!(error.contains("can't read") && error.ends_with("web.json"), "{error}");
+}
+
+#[test]
+fn what_is_put_in_a_place_meanwhile_is_left_alone() {
+    let pair = Pair::new();
+    fs::write(pair.here("conf/a"), "the same").unwrap();
+    fs::set_permissions(pair.here("conf/sub"), Permissions::from_mode(0o711)).unwrap();
+    let all = [("conf", "etc")];
+    pair.copy(&all);
+    // The service's user makes links to what is another's.
+    let (secret, theirs) = (pair.there("secret"), pair.there("theirs"));
+    fs::write(&secret, "").unwrap();
+    fs::create_dir(&theirs).unwrap();
+    fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(&theirs, Permissions::from_mode(0o700)).unwrap();
+    let receiver = pair.begin(&pair.scan(&all));
+    fs::remove_file(pair.there("etc/a")).unwrap();
+    symlink(&secret, pair.there("etc/a")).unwrap();
+    assert!(receiver.finish().unwrap_err().is_passing());
+    assert_eq!(mode(&secret), 0o600);
+    assert_eq!(pair.copy(&all).0.written, 1);
+    assert_eq!((mode(&secret), fs::read_to_string(pair.there("etc/a")).unwrap()), (0o600, "the same".into()));
+    // A folder that was moved, with a link in its place, is used, and keeps its mode.
+    fs::remove_dir(pair.there("etc/sub")).unwrap();
+    fs::remove_file(pair.there("etc/a")).unwrap();
+    fs::remove_dir(pair.there("etc")).unwrap();
+    symlink(&theirs, pair.there("etc")).unwrap();
+    pair.copy(&all);
+    assert_eq!((mode(&theirs), mode(&theirs.join("sub"))), (0o700, 0o711));
+
+    // A pipe in the place of the file of which the new one is to be made.
+    fs::write(pair.here("conf/a"), noise(300_000, 1)).unwrap();
+    pair.copy(&all);
+    fs::write(pair.here("conf/a"), [noise(300_000, 1), noise(300_000, 2)].concat()).unwrap();
+    let found = pair.scan(&all);
+    let mut receiver = pair.begin(&found);
+    receiver.take(&stream(&found, receiver.missing())).unwrap();
+    fs::remove_file(theirs.join("a")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, theirs.join("a"), 0o600.into()).unwrap();
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || tell.send(receiver.finish().unwrap_err().is_passing()));
+    assert!(told.recv_timeout(Duration::from_secs(10)).expect("it blocks"));
+    pair.copy(&all);
 }
 
 /// The same as a package: it comes into a folder of its own, which nobody else looks into.
