@@ -5,11 +5,11 @@ use super::old::Old;
 use super::pack::Pack;
 use super::receive::{Places, ReceiveError, Received, below, entries, failed, make, set_mode};
 use super::wire::{Chunk, Copy, Entry, Kind, PutParams};
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,8 +21,40 @@ struct Record {
     files: BTreeSet<PathBuf>,
     /// Folders that were made for them.
     folders: BTreeSet<PathBuf>,
-    /// What was being written when this was written.
+    /// What was being written beside its place when this was written: none of it has got its name.
     beside: BTreeSet<PathBuf>,
+    /// What was being renamed when this was written, as (what was beside, its place): what isn't beside any more has got its name.
+    #[serde(default)]
+    moving: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Record {
+    /// None is there before the first transfer. One that says nothing sensible is kept for people: what it listed stays for ever.
+    fn read(path: &Path) -> Result<Self, ReceiveError> {
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            read => read.map_err(failed("read", path))?,
+        };
+        serde_json::from_slice(&text).or_else(|error| {
+            let aside = path.with_extension("json.damaged");
+            fs::rename(path, &aside).map_err(failed("move away", path))?;
+            tracing::warn!(
+                record = %aside.display(), %error,
+                "the list of files that were put is damaged: remove by hand those of them that aren't wanted any more"
+            );
+            Ok(Self::default())
+        })
+    }
+
+    /// On disk when this returns.
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let beside = path.with_extension("json.new");
+        let mut file = File::create(&beside)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
 }
 
 /// A transfer to places that are in use.
@@ -43,19 +75,14 @@ impl Beside {
         let state = &places.state;
         make(state, 0o700).map_err(failed("make", state))?;
         let own = state.join(&params.owner);
-        let record: Record = match fs::read(own.with_extension("json")) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
-            Err(_) => Record::default(),
-        };
-        // What a killed daemon was writing.
-        for beside in &record.beside {
-            let _ = fs::remove_file(beside);
-        }
+        let record = Record::read(&own.with_extension("json"))?;
         let packed = own.with_extension("pack");
         let pack = Pack::open(&packed).map_err(failed("open", &packed))?;
         let files = places.files.clone();
         let (old, unchanged) = Default::default();
         let mut beside = Self { params, files, own, record, pack, old, unchanged };
+        // What a killed daemon was at.
+        beside.settle()?;
         let missing = beside.look(&places.bases);
         Ok((beside, missing))
     }
@@ -92,12 +119,7 @@ impl Beside {
 
     /// Brings everything to its place.
     pub(super) fn finish(mut self) -> Result<Received, ReceiveError> {
-        let done = self.install();
-        for beside in std::mem::take(&mut self.record.beside) {
-            // Those that have got their names aren't there any more.
-            let _ = fs::remove_file(beside);
-        }
-        match done {
+        match self.install() {
             Ok(received) => {
                 self.note()?;
                 let packed = self.own.with_extension("pack");
@@ -107,10 +129,29 @@ impl Beside {
             Err(error) => {
                 let error = self.or_room(error);
                 // The disk may be full.
-                let _ = self.note();
+                let _ = self.settle().and_then(|()| self.note());
                 Err(error)
             }
         }
+    }
+
+    /// What broke off: what got its name was put, and nothing else; what is still beside its place goes.
+    fn settle(&mut self) -> Result<(), ReceiveError> {
+        let mut left = std::mem::take(&mut self.record.beside);
+        if !self.record.moving.is_empty() {
+            let moving = std::mem::take(&mut self.record.moving);
+            let is_there = |(beside, _): &(PathBuf, PathBuf)| fs::symlink_metadata(beside).is_ok();
+            let (beside, named): (Vec<_>, Vec<_>) = moving.into_iter().partition(is_there);
+            self.record.files.extend(named.into_iter().map(|(_, path)| path));
+            self.record.beside = beside.into_iter().map(|(beside, _)| beside).collect();
+            // Written down before they are removed: in `moving` they would then be taken for renamed.
+            self.note()?;
+            left.append(&mut self.record.beside);
+        }
+        for beside in left {
+            let _ = fs::remove_file(beside);
+        }
+        Ok(())
     }
 
     /// A disk that is full is not kept full by what can't be used.
@@ -137,27 +178,34 @@ impl Beside {
                 Kind::Folder { .. } => {}
             }
         }
-        // Written down before the first of them is made: whoever comes after a kill removes them.
-        let before = std::mem::take(&mut self.record.files);
+        let moving = || moves.iter().map(|(beside, path, _)| (beside.clone(), path.clone()));
+        if !moves.is_empty() {
+            // Written down before the first of them is made: whoever comes after a kill removes them.
+            self.record.beside = moving().map(|(beside, _)| beside).collect();
+            self.note()?;
+            for (beside, path, entry) in &moves {
+                self.write(beside, path, entry)?;
+            }
+            self.sync()?;
+            self.record.beside.clear();
+            self.record.moving = moving().collect();
+            self.note()?;
+        }
+        for (beside, path, _) in &moves {
+            fs::rename(beside, path).map_err(failed("replace", path))?;
+        }
         let now: BTreeSet<PathBuf> = wanted
             .iter()
             .filter(|(_, entry)| !matches!(entry.kind, Kind::Folder { .. }))
             .map(|(path, _)| path.clone())
             .collect();
-        self.record.files = before.union(&now).cloned().collect();
-        self.record.beside = moves.iter().map(|(beside, ..)| beside.clone()).collect();
-        self.note()?;
-        for (beside, path, entry) in &moves {
-            self.write(beside, path, entry)?;
-        }
-        if !moves.is_empty() {
+        let before = std::mem::replace(&mut self.record.files, now);
+        self.record.moving.clear();
+        let removed = self.remove(&before);
+        if !moves.is_empty() || removed > 0 {
+            // Before the record says so, and whoever sent it is told.
             self.sync()?;
         }
-        for (beside, path, _) in &moves {
-            fs::rename(beside, path).map_err(failed("replace", path))?;
-        }
-        let removed = self.remove(&before, &now);
-        self.record.files = now;
         self.modes(&wanted)?;
         let written = moves.len();
         Ok(Received { written, unchanged: self.unchanged.len(), removed })
@@ -178,12 +226,16 @@ impl Beside {
             match fs::symlink_metadata(path) {
                 Ok(there) if there.is_dir() => {
                     if there.permissions().mode() & 0o700 != 0o700 {
-                        set_mode(path, mode | 0o700)?;
+                        set_mode(path, mode | 0o700, FileType::Directory)?;
                     }
                     continue;
                 }
                 // The folder itself, not one in it, may be reached through a link.
-                Ok(_) if entry.path == "." && path.is_dir() => continue,
+                Ok(_) if entry.path == "." && path.is_dir() => {
+                    // It isn't the one that was made here, if any was.
+                    self.record.folders.remove(path);
+                    continue;
+                }
                 Ok(_) if self.record.files.remove(path) => {
                     fs::remove_file(path).map_err(failed("remove", path))?;
                 }
@@ -229,7 +281,7 @@ impl Beside {
         self.old.read(digest).unwrap_or_else(|| Err(damaged(&self.own.with_extension("pack"))))
     }
 
-    /// What was written is on disk before it gets its name.
+    /// What was written is on disk before it gets its name, and so are the names.
     fn sync(&self) -> Result<(), ReceiveError> {
         for Copy { folder, .. } in &self.params.copies {
             let folder = below(&self.files, folder);
@@ -240,8 +292,8 @@ impl Beside {
     }
 
     /// Removes what was put before and isn't wanted any more; how many files and links that were.
-    fn remove(&mut self, before: &BTreeSet<PathBuf>, now: &BTreeSet<PathBuf>) -> usize {
-        let gone = before.difference(now).filter(|path| fs::remove_file(path).is_ok()).count();
+    fn remove(&mut self, before: &BTreeSet<PathBuf>) -> usize {
+        let gone = before.difference(&self.record.files).filter(|path| fs::remove_file(path).is_ok()).count();
         let wanted: HashSet<PathBuf> = entries(&self.params, &self.files)
             .filter(|(_, entry)| matches!(entry.kind, Kind::Folder { .. }))
             .map(|(path, _)| path)
@@ -259,21 +311,20 @@ impl Beside {
     /// The modes of what was there before, and of folders, deeper ones first.
     fn modes(&self, wanted: &[(PathBuf, Entry)]) -> Result<(), ReceiveError> {
         for (path, entry) in wanted.iter().rev() {
-            let mode = match &entry.kind {
-                Kind::File { mode, .. } if self.unchanged.contains(path) => mode,
+            let (mode, kind) = match &entry.kind {
+                Kind::File { mode, .. } if self.unchanged.contains(path) => (mode, FileType::RegularFile),
                 // A folder that isn't ours keeps its mode.
-                Kind::Folder { mode } if self.record.folders.contains(path) => mode,
+                Kind::Folder { mode } if self.record.folders.contains(path) => (mode, FileType::Directory),
                 _ => continue,
             };
-            set_mode(path, *mode)?;
+            set_mode(path, *mode, kind)?;
         }
         Ok(())
     }
 
     fn note(&self) -> Result<(), ReceiveError> {
-        let (beside, path) = (self.own.with_extension("json.new"), self.own.with_extension("json"));
-        let text = serde_json::to_vec(&self.record).map_err(|error| failed("write", &path)(error))?;
-        fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path)).map_err(failed("write", &path))
+        let path = self.own.with_extension("json");
+        self.record.write(&path).map_err(failed("write", &path))
     }
 }
 

@@ -3,10 +3,11 @@
 use super::super::package::hash::Digest;
 use super::chunk;
 use super::receive::ReceiveError;
+use rustix::fs::OFlags;
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// A chunk in a file that is here.
@@ -33,11 +34,7 @@ impl Old {
 
     /// The chunks of a file, those that are wanted noted; `None` where there is no such file.
     pub(super) fn cut(&mut self, path: &Path, wanted: &HashSet<Digest>) -> Option<Vec<Digest>> {
-        let there = fs::symlink_metadata(path).ok()?;
-        if !there.is_file() {
-            return None;
-        }
-        let mut file = File::open(path).ok()?;
+        let mut file = open(path).ok()?;
         let mut found = Vec::new();
         let read = chunk::chunks(&mut file, &mut |digest, offset, bytes| {
             if wanted.contains(&digest) {
@@ -68,10 +65,17 @@ impl Old {
     pub(super) fn read(&self, digest: &Digest) -> Option<Result<Vec<u8>, ReceiveError>> {
         let Place { file, offset, size } = self.0.get(digest)?;
         let mut bytes = vec![0; usize::try_from(*size).unwrap_or_default()];
-        let read = File::open(file).and_then(|file| file.read_exact_at(&mut bytes, *offset));
+        let read = open(file).and_then(|file| file.read_exact_at(&mut bytes, *offset));
         if read.is_err() || Digest::of(&bytes) != *digest {
             return Some(Err(ReceiveError::Damaged { path: file.clone() }));
         }
         Some(Ok(bytes))
     }
+}
+
+/// A file, and nothing that was put in its place: a link may lead to anywhere, and a pipe would block for ever.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }

@@ -4,9 +4,11 @@ use super::super::package::hash::Digest;
 use super::beside::Beside;
 use super::staged::Staged;
 use super::wire::{Chunk, Entry, PutParams};
+use rustix::fs::{FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -219,6 +221,15 @@ pub(super) fn make(folder: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(folder)
 }
 
-pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), ReceiveError> {
-    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set the mode of", path))
+/// Sets the mode of a file or folder, and of nothing that was put in its place meanwhile: a link there may lead to anywhere.
+pub(super) fn set_mode(path: &Path, mode: u32, kind: FileType) -> Result<(), ReceiveError> {
+    // Held by its path only: it may be one that can't be read.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = rustix::fs::open(path, flags, Mode::empty()).map_err(failed("open", path))?;
+    let is = rustix::fs::fstat(&held).map_err(failed("look at", path))?;
+    if FileType::from_raw_mode(is.st_mode) != kind {
+        return Err(ReceiveError::Damaged { path: path.to_owned() });
+    }
+    let held = format!("/proc/self/fd/{}", held.as_raw_fd());
+    fs::set_permissions(held, Permissions::from_mode(mode)).map_err(failed("set the mode of", path))
 }

@@ -5,12 +5,12 @@
 
 use super::super::package::hash::Digest;
 use super::old::Old;
-use super::receive::{Places, ReceiveError, Received, below, entries, failed, make, set_mode};
+use super::receive::{Places, ReceiveError, Received, below, entries, failed, make};
 use super::wire::{Chunk, Kind, PutParams};
 use rustix::fs::OFlags;
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -132,24 +132,27 @@ impl Staged {
     /// What a transfer that broke off has brought to its place. What was never written to is read as zeros, and not taken for
     /// something else.
     fn look_inside(&mut self) {
-        let found: Vec<Option<File>> = self.files.iter().map(|(path, _)| File::open(path).ok()).collect();
-        if found.iter().all(Option::is_none) {
-            return;
-        }
+        let chunks = self.left.iter().enumerate();
+        let mut all: Vec<(Target, usize)> =
+            chunks.flat_map(|(chunk, targets)| targets.iter().map(move |target| (*target, chunk))).collect();
+        all.sort_unstable();
+        let mut whole: HashSet<Target> = HashSet::new();
         let mut buffer = Vec::new();
-        for (Chunk(digest, size), targets) in self.params.chunks.iter().zip(&mut self.left) {
-            let wanted = usize::try_from(*size).unwrap_or_default();
-            let mut there = None;
-            targets.retain(|(file, offset)| {
-                let Some(Some(opened)) = found.get(*file) else { return true };
-                buffer.resize(wanted, 0);
-                let whole =
-                    opened.read_exact_at(&mut buffer, *offset).is_ok() && Digest::of(&buffer) == *digest;
-                if whole {
-                    there = Some((*file, *offset));
+        // One file at a time: there may be more of them than a process can open.
+        for inside in all.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
+            let file = inside.first().and_then(|((file, _), _)| self.files.get(*file));
+            let Some(opened) = file.and_then(|(path, _)| File::open(path).ok()) else { continue };
+            for (target, chunk) in inside {
+                let Some(Chunk(digest, size)) = self.params.chunks.get(*chunk) else { continue };
+                buffer.resize(usize::try_from(*size).unwrap_or_default(), 0);
+                if opened.read_exact_at(&mut buffer, target.1).is_ok() && Digest::of(&buffer) == *digest {
+                    whole.insert(*target);
                 }
-                !whole
-            });
+            }
+        }
+        for (Chunk(digest, size), targets) in self.params.chunks.iter().zip(&mut self.left) {
+            let there = targets.iter().find(|target| whole.contains(target)).copied();
+            targets.retain(|target| !whole.contains(target));
             let path = there.and_then(|(file, offset)| Some((self.files.get(file)?.0.clone(), offset)));
             if let Some((path, offset)) = path.filter(|_| !targets.is_empty()) {
                 self.old.note(*digest, path, offset, *size);
@@ -201,8 +204,10 @@ impl Staged {
                 Kind::Folder { .. } => {}
                 Kind::File { mode, .. } => {
                     let size = self.files.get(file).map_or(0, |(_, size)| *size);
-                    open(&path).and_then(|opened| opened.set_len(size)).map_err(failed("write", &path))?;
-                    set_mode(&path, *mode)?;
+                    let opened = open(&path).map_err(failed("write", &path))?;
+                    opened.set_len(size).map_err(failed("write", &path))?;
+                    let mode = Permissions::from_mode(*mode);
+                    opened.set_permissions(mode).map_err(failed("set the mode of", &path))?;
                     file += 1;
                 }
                 Kind::Link { says } => {

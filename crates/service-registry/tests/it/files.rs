@@ -1,9 +1,11 @@
 //! Files that travel: from one folder to another, with everything that may be wrong on the way.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use service_registry::files::{PackagePlace, Places, Received, Receiver, Scan, ScanError, Source, scan};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Two machines.
@@ -236,6 +238,110 @@ fn what_has_no_place_is_refused_and_nothing_is_changed() {
     assert!(receiver.take(&[0xff; 8]).is_err(), "not what is missing");
 }
 
+#[test]
+fn only_what_was_put_is_ever_removed() {
+    let pair = Pair::new();
+    fs::write(pair.here("conf/a"), "of the project").unwrap();
+    fs::write(pair.here("conf/b"), "new").unwrap();
+    fs::create_dir_all(pair.there("etc")).unwrap();
+    fs::write(pair.there("etc/a"), "the user's own").unwrap();
+    let own = || fs::read_to_string(pair.there("etc/a")).unwrap();
+    let both = [("conf/a", "etc/a"), ("conf/b", "other/b")];
+    // The second can't be written.
+    fs::create_dir_all(pair.there("other/.harness-1.new")).unwrap();
+    let found = pair.scan(&both);
+    let mut receiver = pair.begin(&found);
+    receiver.take(&stream(&found, receiver.missing())).unwrap();
+    assert!(receiver.finish().unwrap_err().to_string().contains("can't write"));
+    assert_eq!(own(), "the user's own");
+    assert_eq!(fs::read_dir(pair.there("etc")).unwrap().count(), 1, "nothing beside it");
+    let (other, _) = pair.copy(&[("conf/b", "b")]);
+    assert_eq!((other.removed, own().as_str()), (0, "the user's own"));
+
+    // A daemon that was killed as it wrote, and one between two renames: `c` has got its name, `a` hasn't.
+    let record = pair.folder.path().join("state/web.json");
+    let (beside, before) = (pair.there("etc/.harness-0.new"), pair.there("b"));
+    for (writing, moving) in [
+        (vec![&beside], vec![]),
+        (
+            vec![],
+            vec![(&beside, pair.there("etc/a")), (&pair.there("etc/.harness-1.new"), pair.there("etc/c"))],
+        ),
+    ] {
+        fs::write(pair.there("etc/c"), "put").unwrap();
+        fs::write(&beside, "of the project").unwrap();
+        let text =
+            serde_json::json!({ "files": [before], "folders": [], "beside": writing, "moving": moving });
+        fs::write(&record, text.to_string()).unwrap();
+        // The one that comes next breaks off too.
+        drop(pair.begin(&found));
+        assert!(!beside.exists());
+        let (next, _) = pair.copy(&[("conf/b", "b")]);
+        assert_eq!((next.unchanged, own().as_str()), (1, "the user's own"));
+        assert_eq!((next.removed, pair.there("etc/c").exists()), (moving.len() / 2, moving.is_empty()));
+    }
+}
+
+#[test]
+fn a_damaged_record_is_not_taken_for_an_empty_one() {
+    let pair = Pair::new();
+    fs::write(pair.here("conf/a"), "new").unwrap();
+    let all = [("conf", "etc")];
+    pair.copy(&all);
+    let record = pair.folder.path().join("state/web.json");
+    // As some file systems leave it after a power loss.
+    fs::write(&record, "").unwrap();
+    assert_eq!(pair.copy(&all).0.unchanged, 1);
+    assert!(record.with_extension("json.damaged").exists(), "kept for people");
+    fs::remove_file(&record).unwrap();
+    fs::create_dir(&record).unwrap();
+    let error = Receiver::begin(pair.scan(&all).params, &pair.places()).unwrap_err().to_string();
+    assert!(error.contains("can't read") && error.ends_with("web.json"), "{error}");
+}
+
+#[test]
+fn what_is_put_in_a_place_meanwhile_is_left_alone() {
+    let pair = Pair::new();
+    fs::write(pair.here("conf/a"), "the same").unwrap();
+    fs::set_permissions(pair.here("conf/sub"), Permissions::from_mode(0o711)).unwrap();
+    let all = [("conf", "etc")];
+    pair.copy(&all);
+    // The service's user makes links to what is another's.
+    let (secret, theirs) = (pair.there("secret"), pair.there("theirs"));
+    fs::write(&secret, "").unwrap();
+    fs::create_dir(&theirs).unwrap();
+    fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(&theirs, Permissions::from_mode(0o700)).unwrap();
+    let receiver = pair.begin(&pair.scan(&all));
+    fs::remove_file(pair.there("etc/a")).unwrap();
+    symlink(&secret, pair.there("etc/a")).unwrap();
+    assert!(receiver.finish().unwrap_err().is_passing());
+    assert_eq!(mode(&secret), 0o600);
+    assert_eq!(pair.copy(&all).0.written, 1);
+    assert_eq!((mode(&secret), fs::read_to_string(pair.there("etc/a")).unwrap()), (0o600, "the same".into()));
+    // A folder that was moved, with a link in its place, is used, and keeps its mode.
+    fs::remove_dir(pair.there("etc/sub")).unwrap();
+    fs::remove_file(pair.there("etc/a")).unwrap();
+    fs::remove_dir(pair.there("etc")).unwrap();
+    symlink(&theirs, pair.there("etc")).unwrap();
+    pair.copy(&all);
+    assert_eq!((mode(&theirs), mode(&theirs.join("sub"))), (0o700, 0o711));
+
+    // A pipe in the place of the file of which the new one is to be made.
+    fs::write(pair.here("conf/a"), noise(300_000, 1)).unwrap();
+    pair.copy(&all);
+    fs::write(pair.here("conf/a"), [noise(300_000, 1), noise(300_000, 2)].concat()).unwrap();
+    let found = pair.scan(&all);
+    let mut receiver = pair.begin(&found);
+    receiver.take(&stream(&found, receiver.missing())).unwrap();
+    fs::remove_file(theirs.join("a")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, theirs.join("a"), 0o600.into()).unwrap();
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || tell.send(receiver.finish().unwrap_err().is_passing()));
+    assert!(told.recv_timeout(Duration::from_secs(10)).expect("it blocks"));
+    pair.copy(&all);
+}
+
 /// The same as a package: it comes into a folder of its own, which nobody else looks into.
 fn packaged(pair: &Pair) -> Scan {
     let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".parse().unwrap();
@@ -301,4 +407,21 @@ fn a_package_is_written_in_its_place_and_gone_on_with_there() {
         fs::write(base.join(path), noise(4_500_000, 9)).unwrap();
     }
     assert!(receiver.finish().unwrap_err().is_passing());
+}
+
+#[test]
+fn a_package_of_more_files_than_may_be_open_is_gone_on_with() {
+    let pair = Pair::new();
+    for file in 1..=200 {
+        fs::write(pair.here(&format!("conf/{file}")), noise(100, file)).unwrap();
+    }
+    let found = packaged(&pair);
+    let mut receiver = pair.begin(&found);
+    receiver.take(&stream(&found, receiver.missing())).unwrap();
+    drop(receiver);
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(100), ..limit }).unwrap();
+    let missing = pair.begin(&found).missing().len();
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(missing, 0);
 }
