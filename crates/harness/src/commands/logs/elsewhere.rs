@@ -2,6 +2,7 @@
 //!
 //! Which those are, the records of the runs say ([`HostedRecord`]), so that no daemon is needed.
 
+use super::clocks::{Ahead, Clocks};
 use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::node::There;
@@ -51,6 +52,11 @@ pub(super) fn ends_by_itself(record: &HostedRecord) -> bool {
     !matches!(record.log, LogSource::Journal { .. } | LogSource::Node { .. })
 }
 
+/// Whether the agent of another node keeps the log of an instance.
+pub(super) fn is_on_a_node(project: &Project, instance: &str) -> bool {
+    records(project, instance).iter().any(|record| matches!(record.log, LogSource::Node { .. }))
+}
+
 /// Why an instance has no log at all, if that is known.
 pub(super) fn nowhere(project: &Project, instance: &str) -> Option<String> {
     let records = HostedRecord::of_instance(&project.state_dir, &instance.parse().ok()?);
@@ -69,6 +75,8 @@ pub(super) struct Elsewhere {
     ready: VecDeque<LogLine>,
     until: Option<Timestamp>,
     seen: Option<(Timestamp, usize)>,
+    /// The clock by which its lines have their times.
+    ahead: Ahead,
     pub(super) instance: String,
     pub(super) run: String,
     ended: bool,
@@ -81,13 +89,16 @@ impl Elsewhere {
         project: &Project,
         record: &HostedRecord,
         part: &Part,
+        clocks: &Clocks,
     ) -> Result<Vec<Self>, CommandError> {
         if let LogSource::Node { node, way } = &record.log {
+            let ahead = clocks.of_node(node);
             let there = There::of(way, node, &project.id)
                 .map_err(|error| CommandError::from_error(Exit::UNREACHABLE, &error))?;
-            let command = there.harness(part.of_agent(&record.instance));
+            let command = there.harness(part.of_agent(&record.instance, ahead));
             let (form, none) = (LineForm::Records, String::new());
-            return Ok(vec![Self::start(record, part, &*there.launcher, &command, form, none)?]);
+            let log = Self::start(record, part, &*there.launcher, &command, form, none)?;
+            return Ok(vec![Self { ahead, ..log }]);
         }
         if let LogSource::Compose { project } = &record.log {
             let logs = compose_containers(project)?.into_iter().map(|(id, service)| {
@@ -119,6 +130,7 @@ impl Elsewhere {
             ready: VecDeque::new(),
             until: part.until,
             seen: part.seen,
+            ahead: Ahead::default(),
             instance,
             run: record.run.clone(),
             ended: false,
@@ -141,7 +153,8 @@ impl Elsewhere {
                     self.ended = true;
                 }
             }
-            let Self { until, seen, .. } = self;
+            let Self { until, seen, ahead, .. } = self;
+            self.ready.iter_mut().for_each(|line| line.time = ahead.here(line.time));
             self.ready.retain(|line| until.is_none_or(|until| line.time <= until) && !was_seen(seen, line));
         }
         let prefix = &self.prefix;
@@ -199,13 +212,13 @@ fn was_seen(seen: &mut Option<(Timestamp, usize)>, line: &LogLine) -> bool {
 
 impl Part {
     /// The arguments that make a harness print it as it is kept.
-    fn of_agent(&self, instance: &InstanceName) -> Vec<String> {
+    fn of_agent(&self, instance: &InstanceName, clock: Ahead) -> Vec<String> {
         let Self { follow, tail, since, until, .. } = self;
         let mut words = vec!["logs".to_owned(), "--records".to_owned(), instance.to_string()];
         words.extend(follow.then(|| "--follow".to_owned()));
         words.extend(tail.map(|tail| format!("--tail={tail}")));
-        words.extend(since.map(|since| format!("--since={since}")));
-        words.extend(until.map(|until| format!("--until={until}")));
+        words.extend(since.map(|since| format!("--since={}", clock.there(since))));
+        words.extend(until.map(|until| format!("--until={}", clock.there(until))));
         words
     }
 
@@ -277,7 +290,9 @@ pub(in crate::commands) fn last_lines(
     if matches!(record.log, LogSource::File | LogSource::Nowhere { .. }) {
         return None;
     }
-    let logs = Elsewhere::open(project, &record, &Part { tail: Some(lines), ..Part::default() }).ok()?;
+    let logs =
+        Elsewhere::open(project, &record, &Part { tail: Some(lines), ..Part::default() }, &Clocks::default())
+            .ok()?;
     let mut last: Vec<LogLine> = Vec::new();
     for mut log in logs {
         let mut of_this: VecDeque<LogLine> = VecDeque::new();
@@ -302,4 +317,25 @@ pub(in crate::commands) fn last_lines(
     last.sort_by_key(|line| line.time);
     last.drain(..last.len().saturating_sub(lines));
     Some(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::node::NodeInfo;
+
+    #[test]
+    fn an_agent_is_asked_by_its_own_clock() {
+        let node: NodeInfo = serde_json::from_value(serde_json::json!({
+            "name": "fast", "state": "up", "clock_ahead_ms": 3_600_000, "clock_uncertain_ms": 5, "instances": [],
+        }))
+        .unwrap();
+        let ahead = Clocks::from_nodes(&[node]).of_node("fast");
+        let moment = |text: &str| Some(text.parse().unwrap());
+        let (since, until) = (moment("2026-12-01T12:00:00Z"), moment("2026-12-01T12:30:00Z"));
+        let part = Part { follow: true, tail: Some(3), since, until, seen: None };
+        let words = part.of_agent(&"web-1".parse().unwrap(), ahead).join(" ");
+        let expected = "--follow --tail=3 --since=2026-12-01T13:00:00Z --until=2026-12-01T13:30:00Z";
+        assert_eq!(words, format!("logs --records web-1 {expected}"));
+    }
 }

@@ -26,13 +26,13 @@ pub(super) fn read(
     query: &Query,
     output: &mut Output<'_>,
 ) -> Result<Option<CommandError>, CommandError> {
-    let Query { instances, tail, since, until } = query;
+    let Query { instances, tail, since, until, clocks } = query;
     let part = Part { follow: false, tail: *tail, since: *since, until: *until, seen: None };
     let mut others = Vec::new();
     let mut failed = None;
     for instance in instances {
         for record in elsewhere::records(project, instance) {
-            match Elsewhere::open(project, &record, &part) {
+            match Elsewhere::open(project, &record, &part, clocks) {
                 Ok(logs) => others.extend(logs),
                 Err(error) => failed = Some(error),
             }
@@ -234,7 +234,7 @@ impl<'a> Following<'a> {
                     seen: known.filter(|_| is_whole(&record)),
                 };
                 self.seen.entry(record.run.clone()).or_insert((Timestamp::UNIX_EPOCH, 0));
-                self.others.extend(Elsewhere::open(self.project, &record, &part)?);
+                self.others.extend(Elsewhere::open(self.project, &record, &part, &self.query.clocks)?);
             }
         }
         Ok(())

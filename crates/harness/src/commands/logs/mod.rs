@@ -1,5 +1,6 @@
 //! `harness logs`: reads what keepers wrote and asks others for what they keep, so it needs no daemon.
 
+mod clocks;
 mod elsewhere;
 mod merge;
 
@@ -14,6 +15,7 @@ use crate::ui::describe::Labels;
 use crate::ui::logs::{Record, Shape};
 use crate::ui::table::visible;
 use crate::ui::time::parse_moment;
+use clocks::Clocks;
 use command_executor::log::{LogLine, format};
 use jiff::Timestamp;
 use orchestrator::model::InstanceName;
@@ -75,7 +77,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         let moment = text.as_deref().map(|text| parse_moment(text, now)).transpose();
         moment.map_err(|message| CommandError::usage(format!("{flag}: {message}")))
     };
+    let elsewhere = instances.iter().any(|name| elsewhere::is_on_a_node(&project, name));
     let query = Query {
+        clocks: if elsewhere { Clocks::of(&project) } else { Clocks::default() },
         instances: instances.clone(),
         tail: args.tail,
         since: moment("--since", &args.since)?,
@@ -113,6 +117,8 @@ struct Query {
     tail: Option<usize>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
+    /// One measure for all that is read or followed, so that a log that goes on does so where it broke off.
+    clocks: Clocks,
 }
 
 /// Whether a name from the command line means this instance.

@@ -1,6 +1,7 @@
 //! Makes the way to an agent, hears what comes over it, and makes it again.
 
 use super::again;
+use super::clock::Measured;
 use super::link::{Inner, Link, LinkEvent, LinkFact, lock, since_boot};
 use super::wire::{self, Stamp};
 use super::{ConnectFailed, Connection};
@@ -220,7 +221,7 @@ async fn stay(inner: &Inner, link: &Link, client: &Client, mut subscription: Sub
         }
     };
     let silent = async {
-        let mut told: Option<i64> = None;
+        let mut clock = Measured::default();
         let mut seen: Option<Stamp> = None;
         let mut gateway: Option<Ipv4Addr> = None;
         loop {
@@ -234,16 +235,8 @@ async fn stay(inner: &Inner, link: &Link, client: &Client, mut subscription: Sub
                     if let Some(new) = pong.gateway.filter(|new| gateway.replace(*new) != Some(*new)) {
                         inner.tell(&link.node, LinkFact::Gateway(new)).await;
                     }
-                    let half = before.elapsed() / 2;
-                    let half_ms = u64::try_from(half.as_millis()).unwrap_or(u64::MAX);
-                    let here = wall.as_millisecond().saturating_add_unsigned(half_ms);
-                    let ahead_ms = pong.now_ms.saturating_sub(here);
-                    let moved = told.is_none_or(|told| told.abs_diff(ahead_ms) > half_ms.max(50));
-                    if moved {
-                        told = Some(ahead_ms);
-                        inner
-                            .tell(&link.node, LinkFact::Clock { ahead_ms, uncertain_ms: half_ms.max(1) })
-                            .await;
+                    if let Some((ahead_ms, uncertain_ms)) = clock.heard(wall, before.elapsed(), pong.now_ms) {
+                        inner.tell(&link.node, LinkFact::Clock { ahead_ms, uncertain_ms }).await;
                     }
                 }
                 Err(ClientError::TimedOut { .. }) => {

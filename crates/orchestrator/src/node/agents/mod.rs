@@ -4,6 +4,7 @@
 //! (`docs/adr/0007-hosted-runs.md`). What is said over the way is the registry's API with the few methods of [`wire`].
 
 mod again;
+mod clock;
 pub(super) mod copy;
 mod keep;
 mod link;
