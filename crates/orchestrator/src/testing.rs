@@ -1,8 +1,13 @@
 //! Stacks made by hand for the tests of the pure rooms.
 
+use crate::command::{PortSource, StartRequest, World, start};
 use crate::graph::Services;
 use crate::model::*;
+use crate::network::PortRange;
+use crate::observed::{Moment, Run};
+use crate::plan::Wish;
 use indexmap::IndexMap;
+use service_registry::model::Execution;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,5 +152,39 @@ pub(crate) fn node(host: &str, labels: &[(&str, &str)]) -> Node {
         networks: vec![],
         region: None,
         labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+    }
+}
+
+/// Ports from 1000 on, all of them free.
+pub(crate) const PORTS: PortSource<'_> = PortSource {
+    range: PortRange { first: 1000, last: 1999 },
+    in_use: &|_| false,
+    seed: 0,
+    slot_in_use: &|_| false,
+};
+
+/// What a start of these services makes, where there are two more nodes, `one` and `two`, in the zone `a`.
+pub(crate) fn on_two_nodes(services: Vec<Service>) -> World {
+    let mut stack = stack_of(services);
+    stack.nodes.insert("one".into(), node("10.0.0.1", &[("zone", "a")]));
+    stack.nodes.insert("two".into(), node("10.0.0.2", &[("zone", "a")]));
+    let mut world = World::default();
+    start(&mut world, stack, &StartRequest::default(), &PORTS).unwrap();
+    world
+}
+
+/// A run of what is wished that was just begun.
+pub(crate) fn run_of(id: &str, wish: &Wish) -> Run {
+    Run {
+        id: id.to_owned(),
+        epoch: wish.epoch,
+        began: Moment::ZERO,
+        execution: Execution::None,
+        started: false,
+        tells_health: false,
+        service: wish.service.clone(),
+        dependencies: vec![],
+        given: Default::default(),
+        returned: 0,
     }
 }

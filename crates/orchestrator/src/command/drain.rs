@@ -64,10 +64,8 @@ pub fn drain(world: &mut World, node: &str, on: bool) -> Result<Drained, Refused
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{PortSource, StartRequest, start};
     use crate::model::Service;
-    use crate::network::PortRange;
-    use crate::testing::{node, service, stack_of};
+    use crate::testing::{on_two_nodes, service};
 
     fn world() -> World {
         let spread = Service {
@@ -75,18 +73,7 @@ mod tests {
             placement: [("zone".to_owned(), "a".to_owned())].into_iter().collect(),
             ..service("web")
         };
-        let mut stack = stack_of(vec![spread, Service { host: Some("one".into()), ..service("db") }]);
-        stack.nodes.insert("one".into(), node("10.0.0.1", &[("zone", "a")]));
-        stack.nodes.insert("two".into(), node("10.0.0.2", &[("zone", "a")]));
-        let ports = PortSource {
-            range: PortRange { first: 1000, last: 1999 },
-            in_use: &|_| false,
-            seed: 0,
-            slot_in_use: &|_| false,
-        };
-        let mut world = World::default();
-        start(&mut world, stack, &StartRequest::default(), &ports).unwrap();
-        world
+        on_two_nodes(vec![spread, Service { host: Some("one".into()), ..service("db") }])
     }
 
     fn homes(world: &World) -> Vec<String> {

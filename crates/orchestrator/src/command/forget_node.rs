@@ -54,46 +54,21 @@ pub(crate) fn forgotten(node: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{PortSource, StartRequest, start};
     use crate::model::Service;
-    use crate::network::PortRange;
-    use crate::observed::Run;
-    use crate::testing::{instance, node, service, stack_of};
-    use service_registry::model::Execution;
+    use crate::testing::{instance, on_two_nodes, run_of, service};
     use std::collections::BTreeMap;
     use std::time::Duration;
 
     /// `db` on one, `web` on one under `policy`, `here` on this machine; all run.
     fn world(policy: OnNodeLoss) -> World {
         let placement: BTreeMap<String, String> = [("zone".to_owned(), "a".to_owned())].into();
-        let mut stack = stack_of(vec![
+        let mut world = on_two_nodes(vec![
             Service { host: Some("one".into()), ..service("db") },
             Service { placement: placement.into_iter().collect(), on_node_loss: policy, ..service("web") },
             service("here"),
         ]);
-        stack.nodes.insert("one".into(), node("10.0.0.1", &[("zone", "a")]));
-        stack.nodes.insert("two".into(), node("10.0.0.2", &[("zone", "a")]));
-        let ports = PortSource {
-            range: PortRange { first: 1000, last: 1999 },
-            in_use: &|_| false,
-            seed: 0,
-            slot_in_use: &|_| false,
-        };
-        let mut world = World::default();
-        start(&mut world, stack, &StartRequest::default(), &ports).unwrap();
         for (name, wish) in world.desired.wishes.clone() {
-            let run = Run {
-                id: format!("run-of-{name}"),
-                epoch: wish.epoch,
-                began: Moment::ZERO,
-                execution: Execution::None,
-                started: false,
-                tells_health: false,
-                service: wish.service.clone(),
-                dependencies: vec![],
-                given: BTreeMap::new(),
-                returned: 0,
-            };
+            let run = run_of(&format!("run-of-{name}"), &wish);
             let id = run.id.clone();
             world.observed.issue_start(&name, run, false);
             world.observed.apply(&name, &id, Fact::process(7, id.clone()), Moment::ZERO);

@@ -91,11 +91,7 @@ fn new_homes<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{PortSource, StartRequest, start};
-    use crate::network::PortRange;
-    use crate::observed::Run;
-    use crate::testing::{instance, node, service, stack_of};
-    use service_registry::model::Execution;
+    use crate::testing::{instance, on_two_nodes, run_of, service};
     use std::time::Duration;
 
     fn world() -> World {
@@ -104,30 +100,9 @@ mod tests {
             on_node_loss: OnNodeLoss::Reschedule,
             ..service("web")
         };
-        let mut stack = stack_of(vec![web]);
-        stack.nodes.insert("one".into(), node("10.0.0.1", &[("zone", "a")]));
-        stack.nodes.insert("two".into(), node("10.0.0.2", &[("zone", "a")]));
-        let ports = PortSource {
-            range: PortRange { first: 1000, last: 1999 },
-            in_use: &|_| false,
-            seed: 0,
-            slot_in_use: &|_| false,
-        };
-        let mut world = World::default();
-        start(&mut world, stack, &StartRequest::default(), &ports).unwrap();
+        let mut world = on_two_nodes(vec![web]);
         let wish = &world.desired.wishes[&instance("web-1")];
-        let run = Run {
-            id: "r1".into(),
-            epoch: wish.epoch,
-            began: Moment::ZERO,
-            execution: Execution::None,
-            started: false,
-            tells_health: false,
-            service: wish.service.clone(),
-            dependencies: vec![],
-            given: BTreeMap::new(),
-            returned: 0,
-        };
+        let run = run_of("r1", wish);
         world.observed.issue_start(&instance("web-1"), run, false);
         world.observed.apply(&instance("web-1"), "r1", Fact::process(7, "r1"), Moment::ZERO);
         world

@@ -79,19 +79,7 @@ fn started(stack: Stack) -> World {
 }
 
 fn run(world: &mut World, name: &InstanceName, ready: bool) {
-    let service = world.desired.wishes[name].service.clone();
-    let run = Run {
-        id: "r".into(),
-        epoch: 1,
-        began: Duration::ZERO,
-        execution: Default::default(),
-        started: false,
-        tells_health: !ready,
-        service,
-        dependencies: vec![],
-        given: BTreeMap::new(),
-        returned: 0,
-    };
+    let run = Run { tells_health: !ready, ..testing::run_of("r", &world.desired.wishes[name]) };
     world.observed.issue_start(name, run, false);
     let execution = Default::default();
     let fact = Fact::Started { execution, tells_health: !ready };
