@@ -77,7 +77,8 @@ pub struct Scan {
 ///
 /// What can't be read or copied.
 pub fn scan(owner: &str, sources: &[Source]) -> Result<Scan, ScanError> {
-    let params = PutParams { owner: owner.to_owned(), copies: Vec::new(), chunks: Vec::new(), package: None };
+    let (copies, chunks) = Default::default();
+    let params = PutParams { owner: owner.to_owned(), copies, chunks, package: None, look: false };
     let mut scanner = Scanner {
         scan: Scan { params, bytes: 0, files: Vec::new(), places: Vec::new(), kept: None },
         entries: Vec::new(),
@@ -102,6 +103,12 @@ impl Scan {
         let mut scan = self.clone();
         scan.params.package = Some(package);
         scan
+    }
+
+    /// The same, only to be told what is missing.
+    pub fn only_to_look(mut self) -> Self {
+        self.params.look = true;
+        self
     }
 
     /// Bytes of these chunks.

@@ -22,6 +22,9 @@ pub struct PutParams {
     /// The package that they are, unpacked: then they go to where it waits to be installed, and all paths are in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<PackagePlace>,
+    /// Only to tell what is missing of a package: nothing is made or changed, and nothing may be sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub look: bool,
 }
 
 /// Where a package that comes unpacked waits.
@@ -119,6 +122,9 @@ impl PutParams {
                 return Err(format!("{:?} is no package that can come so", package.name));
             }
         }
+        if self.look && self.package.is_none() {
+            return Err("only at what is missing of a package one can just look".into());
+        }
         self.copies.iter().try_for_each(|copy| {
             if let Some(why) = refused(&copy.folder) {
                 return Err(format!("{}: {why}", copy.folder.display()));
@@ -173,6 +179,7 @@ mod tests {
             copies: vec![Copy { folder: "conf".into(), entries: vec![Entry { path: path.into(), kind }] }],
             chunks: vec![Chunk(Digest::of(b"a"), 1)],
             package: None,
+            look: false,
         };
         let file = |chunks: &[u32]| Kind::File { mode: 0o644, chunks: chunks.to_vec() };
         assert_eq!(entry("a/b", file(&[0])).check(), Ok(()));
@@ -184,6 +191,7 @@ mod tests {
             (entry("a", Kind::Link { says: "../x".into() }), "climbs out"),
             (entry("a", Kind::Link { says: "/etc/passwd".into() }), "absolute"),
             (PutParams { owner: "../x".into(), ..entry("a", file(&[])) }, "can't own"),
+            (PutParams { look: true, ..entry("a", file(&[])) }, "just look"),
             (PutParams { chunks: vec![Chunk(Digest::of(b""), 0)], ..entry("a", file(&[])) }, "0 bytes"),
         ] {
             let why = params.check().unwrap_err();
