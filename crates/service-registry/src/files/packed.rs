@@ -29,8 +29,9 @@ pub(super) struct Kept(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    slots: VecDeque<(u32, Slot)>,
-    /// Bytes in all slots, and one for each.
+    /// Each with the chunk's number, and the bytes in it once they are counted.
+    slots: VecDeque<(u32, Slot, usize)>,
+    /// Bytes in all slots that are counted.
     bytes: usize,
 }
 
@@ -48,24 +49,25 @@ impl Kept {
     fn slot(&self, index: u32) -> Slot {
         let mut state = lock(&self.0);
         // The newest ones are asked for most.
-        if let Some((_, slot)) = state.slots.iter().rev().find(|(at, _)| *at == index) {
+        if let Some((_, slot, _)) = state.slots.iter().rev().find(|(at, ..)| *at == index) {
             return Arc::clone(slot);
         }
         let slot = Slot::default();
-        state.slots.push_back((index, Arc::clone(&slot)));
+        state.slots.push_back((index, Arc::clone(&slot), 0));
         slot
     }
 
-    /// Counts what came into a slot; the oldest go where it is too much.
-    fn count(&self, bytes: usize) {
+    /// Counts what came into a slot, unless it was thrown out meanwhile; the oldest go where it is too much.
+    fn count(&self, slot: &Slot, bytes: usize) {
         let mut state = lock(&self.0);
+        let mut newest_first = state.slots.iter_mut().rev();
+        let Some((_, _, counted)) = newest_first.find(|(_, kept, _)| Arc::ptr_eq(kept, slot)) else { return };
+        *counted = bytes;
         state.bytes += bytes;
         while state.bytes > KEPT {
-            let Some((_, oldest)) = state.slots.pop_front() else { break };
-            // One that is being packed just now isn't counted yet, and kept by whoever does it.
-            let freed =
-                oldest.try_lock().ok().and_then(|slot| slot.as_ref().map(|packed| packed.payload.len()));
-            state.bytes = state.bytes.saturating_sub(freed.unwrap_or_default());
+            // One that is being packed just now isn't counted, and kept by whoever does it.
+            let Some((_, _, counted)) = state.slots.pop_front() else { break };
+            state.bytes -= counted;
         }
     }
 }
@@ -89,14 +91,14 @@ impl<'a> Packer<'a> {
     pub(super) fn pack(&mut self, index: u32) -> Result<Packed, ScanError> {
         let Some(kept) = &self.scan.kept else { return self.fresh(index) };
         let slot = kept.slot(index);
-        let mut slot = lock(&slot);
-        if let Some(packed) = &*slot {
+        let mut content = lock(&slot);
+        if let Some(packed) = &*content {
             return Ok(packed.clone());
         }
         let packed = self.fresh(index)?;
-        *slot = Some(packed.clone());
-        drop(slot);
-        kept.count(packed.payload.len());
+        *content = Some(packed.clone());
+        drop(content);
+        kept.count(&slot, packed.payload.len());
         Ok(packed)
     }
 
@@ -106,5 +108,28 @@ impl<'a> Packer<'a> {
         let packed = self.compressor.as_mut().and_then(|compressor| compressor.compress(&chunk).ok());
         let payload = packed.filter(|packed| packed.len() < size).unwrap_or(chunk);
         Ok(Packed { payload: payload.into(), size })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_thrown_out_isnt_counted() {
+        let kept = Kept::default();
+        let bytes = || lock(&kept.0).bytes;
+        // The first is being packed for so long that those after it are too much.
+        let slow = kept.slot(0);
+        kept.count(&kept.slot(1), KEPT);
+        kept.count(&kept.slot(2), 5);
+        assert_eq!(bytes(), 5);
+        kept.count(&slow, 7);
+        assert_eq!(bytes(), 5);
+        // Who wants it again has it packed again.
+        let again = kept.slot(0);
+        assert!(!Arc::ptr_eq(&slow, &again));
+        kept.count(&again, 7);
+        assert_eq!(bytes(), 12);
     }
 }

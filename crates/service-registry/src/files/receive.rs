@@ -133,12 +133,20 @@ impl Receiver {
         &self.missing
     }
 
+    fn may_change(&self) -> Result<(), ReceiveError> {
+        if self.params.look {
+            return Err(ReceiveError::Refused("this was only a look at what is missing".into()));
+        }
+        Ok(())
+    }
+
     /// Takes what came on the stream: the missing chunks, in pieces of any size.
     ///
     /// # Errors
     ///
     /// It isn't what is missing, or can't be kept.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
+        self.may_change()?;
         self.part.extend_from_slice(bytes);
         let part = std::mem::take(&mut self.part);
         let mut rest = part.as_slice();
@@ -186,6 +194,7 @@ impl Receiver {
     ///
     /// Something didn't come, is damaged, or can't be written.
     pub fn finish(self) -> Result<Received, ReceiveError> {
+        self.may_change()?;
         if self.came < self.missing.len() || !self.part.is_empty() {
             let text = format!("{} of {} chunks came", self.came, self.missing.len());
             return Err(ReceiveError::Refused(text));

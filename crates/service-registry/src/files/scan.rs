@@ -77,8 +77,9 @@ pub struct Scan {
 ///
 /// What can't be read or copied.
 pub fn scan(owner: &str, sources: &[Source]) -> Result<Scan, ScanError> {
+    let (copies, chunks) = Default::default();
     let owner = owner.to_owned();
-    let params = PutParams { owner, copies: Vec::new(), chunks: Vec::new(), package: None, steered_by: None };
+    let params = PutParams { owner, copies, chunks, package: None, steered_by: None, look: false };
     let mut scanner = Scanner {
         scan: Scan { params, bytes: 0, files: Vec::new(), places: Vec::new(), kept: None },
         entries: Vec::new(),
@@ -109,6 +110,13 @@ impl Scan {
     #[must_use]
     pub fn steered_by(mut self, id: &str) -> Self {
         self.params.steered_by = Some(id.to_owned());
+        self
+    }
+
+    /// The same, only to be told what is missing.
+    #[must_use]
+    pub fn only_to_look(mut self) -> Self {
+        self.params.look = true;
         self
     }
 

@@ -36,21 +36,23 @@ pub(super) struct Staged {
 impl Staged {
     /// Looks at what is here; and the chunks that are missing.
     pub(super) fn begin(params: Arc<PutParams>, places: &Places) -> Result<(Self, Vec<u32>), ReceiveError> {
-        let mut staged = match Self::lay_out(Arc::clone(&params), &places.files) {
-            // What is there is a part of the same; where it isn't, it is of no use.
-            Err(ReceiveError::InTheWay { .. }) => {
-                let root = &places.files;
-                fs::remove_dir_all(root).map_err(failed("remove", root))?;
-                Self::lay_out(params, root)
+        let mut staged = Self::lay_out(Arc::clone(&params), &places.files);
+        let part = staged.is_part();
+        if !params.look {
+            if !part {
+                fs::remove_dir_all(&staged.root).map_err(failed("remove", &staged.root))?;
             }
-            other => other,
-        }?;
+            staged.folders()?;
+        }
+        if part {
+            staged.look_inside();
+        }
         let missing = staged.look(&places.bases);
         Ok((staged, missing))
     }
 
-    /// Makes the folders and finds out which chunk goes where.
-    fn lay_out(params: Arc<PutParams>, root: &Path) -> Result<Self, ReceiveError> {
+    /// Finds out which chunk goes where.
+    fn lay_out(params: Arc<PutParams>, root: &Path) -> Self {
         let mut staged = Self {
             root: root.to_owned(),
             files: Vec::new(),
@@ -60,34 +62,40 @@ impl Staged {
             touched: HashSet::new(),
             params,
         };
-        make(root, 0o700).map_err(failed("make", root))?;
         let params = Arc::clone(&staged.params);
-        for copy in &params.copies {
-            let folder = below(root, &copy.folder);
-            make(&folder, 0o700).map_err(failed("make", &folder))?;
-        }
         for (path, entry) in entries(&params, root) {
-            let there = fs::symlink_metadata(&path).ok();
-            match &entry.kind {
-                Kind::Folder { .. } => match there {
-                    Some(there) if !there.is_dir() => return Err(in_the_way(&path, "it is no folder")),
-                    Some(_) => {}
-                    None => make(&path, 0o700).map_err(failed("make", &path))?,
-                },
-                Kind::File { chunks, .. } => {
-                    if there.is_some_and(|there| !there.is_file()) {
-                        return Err(in_the_way(&path, "it is no file"));
-                    }
-                    staged.file(path, chunks);
-                }
-                Kind::Link { .. } => {
-                    if there.is_some_and(|there| there.is_dir()) {
-                        return Err(in_the_way(&path, "it is a folder"));
-                    }
-                }
+            if let Kind::File { chunks, .. } = &entry.kind {
+                staged.file(path, chunks);
             }
         }
-        Ok(staged)
+        staged
+    }
+
+    /// Whether what is in the folder is a part of the same, as far as names tell; else it is of no use.
+    fn is_part(&self) -> bool {
+        entries(&self.params, &self.root).all(|(path, entry)| {
+            let Ok(there) = fs::symlink_metadata(&path) else { return true };
+            match &entry.kind {
+                Kind::Folder { .. } => there.is_dir(),
+                Kind::File { .. } => there.is_file(),
+                Kind::Link { .. } => !there.is_dir(),
+            }
+        })
+    }
+
+    /// Makes the folders that aren't there.
+    fn folders(&self) -> Result<(), ReceiveError> {
+        make(&self.root, 0o700).map_err(failed("make", &self.root))?;
+        for copy in &self.params.copies {
+            let folder = below(&self.root, &copy.folder);
+            make(&folder, 0o700).map_err(failed("make", &folder))?;
+        }
+        for (path, entry) in entries(&self.params, &self.root) {
+            if matches!(entry.kind, Kind::Folder { .. }) {
+                make(&path, 0o700).map_err(failed("make", &path))?;
+            }
+        }
+        Ok(())
     }
 
     fn file(&mut self, path: PathBuf, chunks: &[u32]) {
@@ -102,9 +110,8 @@ impl Staged {
         self.files.push((path, end));
     }
 
-    /// What is here already, in its place or elsewhere; and what isn't.
+    /// What is here already, elsewhere than in its place; and what isn't.
     fn look(&mut self, bases: &[PathBuf]) -> Vec<u32> {
-        self.look_inside();
         for folder in bases {
             let wanted = self.wanted();
             if wanted.is_empty() {
@@ -227,10 +234,6 @@ impl Staged {
         }
         error
     }
-}
-
-fn in_the_way(path: &Path, what: &'static str) -> ReceiveError {
-    ReceiveError::InTheWay { path: path.to_owned(), what }
 }
 
 /// A file to write to, made if it isn't there.

@@ -25,6 +25,9 @@ pub struct PutParams {
     /// Who steers that machine's agent, by the id that it was claimed with. An agent that another steers refuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steered_by: Option<String>,
+    /// Only to tell what is missing of a package: nothing is made or changed, and nothing may be sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub look: bool,
 }
 
 /// Where a package that comes unpacked waits.
@@ -122,6 +125,9 @@ impl PutParams {
                 return Err(format!("{:?} is no package that can come so", package.name));
             }
         }
+        if self.look && self.package.is_none() {
+            return Err("only at what is missing of a package one can just look".into());
+        }
         self.copies.iter().try_for_each(|copy| {
             if let Some(why) = refused(&copy.folder) {
                 return Err(format!("{}: {why}", copy.folder.display()));
@@ -177,6 +183,7 @@ mod tests {
             chunks: vec![Chunk(Digest::of(b"a"), 1)],
             package: None,
             steered_by: None,
+            look: false,
         };
         let file = |chunks: &[u32]| Kind::File { mode: 0o644, chunks: chunks.to_vec() };
         assert_eq!(entry("a/b", file(&[0])).check(), Ok(()));
@@ -188,6 +195,7 @@ mod tests {
             (entry("a", Kind::Link { says: "../x".into() }), "climbs out"),
             (entry("a", Kind::Link { says: "/etc/passwd".into() }), "absolute"),
             (PutParams { owner: "../x".into(), ..entry("a", file(&[])) }, "can't own"),
+            (PutParams { look: true, ..entry("a", file(&[])) }, "just look"),
             (PutParams { chunks: vec![Chunk(Digest::of(b""), 0)], ..entry("a", file(&[])) }, "0 bytes"),
         ] {
             let why = params.check().unwrap_err();

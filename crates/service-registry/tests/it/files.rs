@@ -425,3 +425,26 @@ fn a_package_of_more_files_than_may_be_open_is_gone_on_with() {
     setrlimit(Resource::Nofile, limit).unwrap();
     assert_eq!(missing, 0);
 }
+
+#[test]
+fn a_look_at_what_is_missing_of_a_package_changes_nothing() {
+    let pair = Pair::new();
+    fs::write(pair.here("conf/big"), noise(1_000_000, 5)).unwrap();
+    let found = packaged(&pair);
+    let look = || pair.begin(&found.clone().only_to_look());
+    let all = look().missing().to_vec();
+    assert!(!all.is_empty() && !pair.there("").exists());
+    let mut receiver = look();
+    assert!(receiver.take(&stream(&found, &all)).is_err() && receiver.finish().is_err());
+    assert!(!pair.there("").exists());
+    // Half of it came before; then something is in the way.
+    let mut receiver = pair.begin(&found);
+    assert_eq!(receiver.missing(), all);
+    let bytes = stream(&found, &all);
+    receiver.take(&bytes[..bytes.len() / 2]).unwrap();
+    assert!((1..all.len()).contains(&look().missing().len()));
+    fs::remove_dir(pair.there("sub")).unwrap();
+    fs::write(pair.there("sub"), "in the way").unwrap();
+    assert_eq!(look().missing(), all, "what is there can't be used");
+    assert!(pair.there("big").exists() && pair.there("sub").is_file());
+}

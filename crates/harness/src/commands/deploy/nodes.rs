@@ -302,14 +302,16 @@ impl Work<'_> {
         let Package { manifest, digest, packed, .. } = &unpacked.package;
         let name = manifest.name.clone();
         let place = PackagePlace { name, sha256: *digest, prefix: self.args.prefix.clone() };
-        let found = Arc::new(unpacked.scan.with_package(place.clone()).steered_by(&self.owner.id));
+        let found = unpacked.scan.with_package(place.clone()).steered_by(&self.owner.id);
         if self.args.dry_run {
+            let found = found.only_to_look();
             let (offered, _stream): (Offered, _) = client
                 .open_stream(PUT, &found.params, INSTALLED)
                 .await
                 .map_err(|error| lost(error.into()))?;
             return Ok((found.size_of(&offered.missing), None));
         }
+        let found = Arc::new(found);
         let tell = |done: u64, total: u64| {
             self.board.tell(at, Phase::Busy, format!("sending, {} of {}", bytes(done), bytes(total)));
         };

@@ -57,6 +57,11 @@ fn only_what_is_missing_travels_and_each_node_tells_for_itself() {
     let (_, would) = deploy(&project, "1.1.0", &["--to", "n0", "--dry-run"]);
     assert!((1..800_000).contains(&would["nodes"][0]["sent"].as_u64().unwrap()), "{would:#}");
     assert_eq!(a.sh(&format!("readlink {DEPOT}/web-current")).unwrap(), "web-1.0.0");
+    assert_eq!(
+        a.sh(&format!("find {DEPOT}/.harness/web -name 'incoming-*'")).unwrap(),
+        "",
+        "nothing is begun"
+    );
     // Somebody else is at it on one of them.
     let lock = format!("{DEPOT}/.harness/web/lock");
     b.sh(&format!("echo bob@laptop > {lock}; setsid sh -c 'echo $$ > /run/holder; exec flock {lock} sleep 1000' >/dev/null 2>&1 &"))
