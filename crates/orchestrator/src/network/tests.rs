@@ -5,9 +5,9 @@ mod zone;
 use super::plane::{Table, Way};
 use super::topology::Facts;
 use super::*;
-use crate::command::{PortSource, StartRequest, World, start, stop};
+use crate::command::{PortSource, StartRequest, World, forget_node, start, stop};
 use crate::model::*;
-use crate::observed::{Fact, Run, StopCause};
+use crate::observed::{Fact, NodeSeen, Run, StopCause};
 use crate::plan::WishGoal;
 use crate::testing::{self, instance, name, node, service, stack_of};
 use proptest::prelude::{Strategy, *};
@@ -105,6 +105,30 @@ fn tables_of(world: &World, facts: &Facts) -> BTreeMap<String, Table> {
         sites: &world.sites,
         facts,
     })
+}
+
+#[test]
+fn no_table_names_a_node_that_was_forgotten() {
+    let placed = |text: &str, node: &str, network: &str| Service {
+        host: Some(node.into()),
+        network: Some(network.into()),
+        ports: vec![port(PortNumber::Fixed(8000))],
+        ..service(text)
+    };
+    let services =
+        vec![placed("db", "a", "best"), placed("web", "b", "best"), asking("here", &["db", "web"])];
+    let mut world = started(stack(services));
+    all_run(&mut world);
+    let named = |world: &World| {
+        let text = serde_json::to_string(&tables_of(world, &Facts::default())).unwrap();
+        ["\"a\"", "\"b\""].map(|node| text.contains(node))
+    };
+    assert_eq!(named(&world), [true, true]);
+    let lost =
+        NodeSeen::Lost { since: Default::default(), last: Duration::ZERO, why: String::new(), heard: true };
+    world.observed.nodes.insert("a".into(), lost);
+    forget_node(&mut world, "a", Duration::ZERO).unwrap();
+    assert_eq!(named(&world), [false, true]);
 }
 
 fn with_caller<T>(world: &World, name: &InstanceName, with: impl FnOnce(&Caller<'_, '_>) -> T) -> T {

@@ -158,10 +158,11 @@ pub(super) fn send(
         let all = nodes.iter().enumerate();
         let all = async { Ok(join_all(all.map(|(at, (name, _))| work.one(name, at))).await) };
         try_join(unpacking, all).await.map(|((), outcomes)| outcomes)
-    })?;
+    });
     let Work { unpacked, board, .. } = work;
     drop(board);
     asked.done(project)?;
+    let outcomes = outcomes?;
     let unpacked = unpacked.into_inner().ok_or(PackageError::Interrupted)?;
     if context.ui.is_table() {
         for outcome in &outcomes {
