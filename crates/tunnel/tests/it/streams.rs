@@ -1,7 +1,7 @@
 //! What streams do.
 
-use crate::world::{BOUND, echo, pair, pattern, star, within};
-use std::time::Duration;
+use crate::world::{BOUND, Node, echo, pair, pattern, star, within};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tunnel::Error;
 
@@ -23,6 +23,22 @@ async fn sixty_four_mebibytes_come_back_and_each_half_closes_by_itself() {
     assert!(received == expected, "{} bytes came back, not the same ones", received.len());
     let mut write = writing.await.unwrap();
     assert!(write.write_all(b"more").await.is_err(), "a half that was closed takes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_byte_comes_back_soon_after_both_ends_are_told_of_each_other() {
+    let mut a = Node::start(1, "a").await;
+    let mut b = Node::start(2, "b").await;
+    a.knows(&b, true);
+    b.knows(&a, true);
+    let begun = Instant::now();
+    a.set().await;
+    b.set().await;
+    // Probe, handshake, connection, and the byte there and back.
+    echo(&mut a.open(&b).await, b"1").await;
+    let took = begun.elapsed();
+    eprintln!("the first byte across a new tunnel was back after {took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
