@@ -38,6 +38,7 @@ mod forward;
 mod lines;
 mod link;
 mod plane;
+mod port;
 mod tables;
 mod task;
 mod tunnels;

@@ -334,6 +334,17 @@ pub(crate) async fn or_start(
     }
 }
 
+/// The same, and whether it was started for this.
+pub(crate) async fn asked(
+    executor: &LocalExecutor<'static>,
+    project: &Project,
+) -> Result<(Daemon, bool), ConnectError> {
+    match existing(executor, project).await? {
+        Some(daemon) => Ok((daemon, false)),
+        None => Ok((or_start(executor, project).await?, true)),
+    }
+}
+
 /// Tells a daemon to end with which there is no common protocol.
 pub(crate) async fn end_foreign(project: &Project) -> Result<(), CallError> {
     let options = client_options();

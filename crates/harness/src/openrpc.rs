@@ -115,7 +115,7 @@ fn stack() -> Vec<Described> {
             node::ASSIGN,
             "To an agent: run this. Answered as soon as the wish is durable; the same again changes nothing.",
         )
-        .refuses(&[code::CLAIMED, code::OUTDATED, code::PORTS, durable])
+        .refuses(&[code::CLAIMED, code::OUTDATED, code::PACKAGE, code::PORTS, code::SECRET, durable])
         .example(example("AssignParams")),
         Described::new::<node::WithdrawParams, Empty>(
             node::WITHDRAW,

@@ -7,7 +7,7 @@ mod records;
 mod tests;
 
 use crate::plane::{Plane, lock};
-use crate::tables::cannot;
+use crate::port::cannot;
 use crate::task::Task;
 use orchestrator::network::plane::{Zone, ZoneReport};
 use records::{LARGEST, Records};

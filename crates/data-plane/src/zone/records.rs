@@ -44,6 +44,8 @@ enum Said {
     NoName,
     /// It isn't answered here.
     Refused,
+    /// It is said in a version of EDNS that isn't understood.
+    BadVersion,
 }
 
 enum Record {
@@ -98,19 +100,20 @@ impl Records {
         }
         let (asked, kind) = (question.qname(), question.qtype());
         let edns = message.opt();
-        let understood = edns.as_ref().is_none_or(|edns| edns.version() == 0);
-        let said = match matches!(question.qclass(), Class::IN | Class::ANY) && understood {
-            true => self.say(asked, kind),
-            false => Said::Refused,
+        let said = match question.qclass() {
+            _ if edns.as_ref().is_some_and(|edns| edns.version() > 0) => Said::BadVersion,
+            Class::IN | Class::ANY => self.say(asked, kind),
+            _ => Said::Refused,
         };
         let rcode = match said {
-            Said::Found(_) => Rcode::NOERROR,
+            // The rest of that code stands in the OPT record.
+            Said::Found(_) | Said::BadVersion => Rcode::NOERROR,
             Said::NoName => Rcode::NXDOMAIN,
-            Said::Refused if understood => Rcode::REFUSED,
-            Said::Refused => Rcode::NOERROR,
+            Said::Refused => Rcode::REFUSED,
         };
+        let is_bad = matches!(said, Said::BadVersion);
         let mut answer = builder().start_answer(message, rcode)?;
-        answer.header_mut().set_aa(!matches!(said, Said::Refused));
+        answer.header_mut().set_aa(matches!(said, Said::Found(_) | Said::NoName));
         let mut with_soa = matches!(said, Said::NoName);
         let mut host = None;
         if let Said::Found(records) = said {
@@ -148,7 +151,7 @@ impl Records {
         if edns.is_some() {
             additional.opt(|opt| {
                 opt.set_udp_payload_size(LARGEST);
-                if !understood {
+                if is_bad {
                     opt.set_rcode(OptRcode::BADVERS);
                 }
                 Ok(())

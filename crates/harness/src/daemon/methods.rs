@@ -19,7 +19,6 @@ use orchestrator::supervisor::{Command, Event, Reply, StartAnswer, StartOrder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use service_registry::files::PutParams;
 use service_registry::model::{Entry, Known, State};
 use service_registry::registry::{Durable, Registry};
 use service_registry::server::{CallContext, Methods};
@@ -52,6 +51,14 @@ pub(super) struct Shared {
     /// Held while the container network is looked for or made.
     making_network: async_lock::Mutex<()>,
 }
+
+/// What changes files and packages of this machine: an agent lets nobody do so but who steers it, as `steered_by` of the
+/// parameters says.
+const STEERED: &[&str] =
+    &[service_registry::files::PUT, api::package::DEPLOY, api::package::INSTALL, api::package::ROLLBACK];
+
+/// Whoever assigns knows this answer from all others.
+const _: () = assert!(code::OUTDATED == orchestrator::node::wire::OUTDATED);
 
 /// A start and a package bring programs along, and the answer to `stack.exec` holds secrets: these are for those who may do
 /// everything.
@@ -142,6 +149,9 @@ impl Methods for StackMethods {
         let shared = self.shared.clone();
         let method = method.to_owned();
         Box::pin(async move {
+            if STEERED.contains(&method.as_str()) {
+                shared.steered_by(params.get("steered_by").and_then(Value::as_str))?;
+            }
             match method.as_str() {
                 api::STACK_START => answer(shared.start(read(params)?).await?),
                 api::STACK_STOP => answer(shared.stop(read(params)?).await?),
@@ -184,28 +194,12 @@ impl Methods for StackMethods {
                     answer(api::network::Down { nodes })
                 }
                 api::plane::UP => answer(shared.plane_up(read(params)?).await?),
-                service_registry::files::PUT => {
-                    let params: PutParams = read(params)?;
-                    shared.steered_by(params.steered_by.as_deref())?;
-                    answer(shared.files.put(params, &ctx.streams).await?)
-                }
+                service_registry::files::PUT => answer(shared.files.put(read(params)?, &ctx.streams).await?),
                 api::package::LIST => answer(packages::list(read(params)?).await?),
                 api::package::UPLOAD => answer(shared.uploads.open(read(params)?, &ctx.streams).await?),
-                api::package::DEPLOY => {
-                    let params: api::package::DeployParams = read(params)?;
-                    shared.steered_by(params.steered_by.as_deref())?;
-                    answer(packages::deploy(params).await?)
-                }
-                api::package::INSTALL => {
-                    let params: api::package::InstallParams = read(params)?;
-                    shared.steered_by(params.steered_by.as_deref())?;
-                    answer(packages::install(params).await?)
-                }
-                api::package::ROLLBACK => {
-                    let params: api::package::RollbackParams = read(params)?;
-                    shared.steered_by(params.steered_by.as_deref())?;
-                    answer(packages::rollback(params).await?)
-                }
+                api::package::DEPLOY => answer(packages::deploy(read(params)?).await?),
+                api::package::INSTALL => answer(packages::install(read(params)?).await?),
+                api::package::ROLLBACK => answer(packages::rollback(read(params)?).await?),
                 other => Err(RpcError::new(
                     service_registry::wire::code::METHOD_NOT_FOUND,
                     format!("no method {other}"),

@@ -404,12 +404,7 @@ struct Asked {
 impl Asked {
     fn of(project: &Project) -> Result<Self, CommandError> {
         connect::block_on(async |executor| {
-            let ran = connect::existing(executor, project).await?;
-            let started = ran.is_none();
-            let daemon = match ran {
-                Some(daemon) => daemon,
-                None => connect::or_start(executor, project).await?,
-            };
+            let (daemon, started) = connect::asked(executor, project).await?;
             let owner = daemon.call(OWNER, &serde_json::json!({})).await?;
             Ok(Self { owner, started })
         })

@@ -134,12 +134,7 @@ fn used(project: &Project, nodes: &[(&str, &Node)]) -> Result<Used, CommandError
         return Ok(Used::default());
     }
     connect::block_on(async |executor| {
-        let ran = connect::existing(executor, project).await?;
-        let started = ran.is_none();
-        let daemon: Daemon = match ran {
-            Some(daemon) => daemon,
-            None => connect::or_start(executor, project).await?,
-        };
+        let (daemon, started) = connect::asked(executor, project).await?;
         let mut used = Used { started, ..Used::default() };
         for info in known(&daemon, nodes).await? {
             if matches!(info.state, NodeState::Lost | NodeState::Unreachable) {
