@@ -30,13 +30,21 @@ impl Network {
     /// [`Error::Absent`] where there is no Docker; [`Error::Misplaced`] when nextest runs the test outside the group of
     /// those that boot hosts.
     pub fn create(test: &str) -> Result<Network, Error> {
+        Self::create_within(test, |_| true)
+    }
+
+    /// The same, with a subnet whose first address is wanted.
+    ///
+    /// # Errors
+    /// As [`Network::create`].
+    pub fn create_within(test: &str, wanted: impl Fn(Ipv4Addr) -> bool) -> Result<Network, Error> {
         // Nextest says `@global` for a test that is in no group.
         if std::env::var_os("NEXTEST_TEST_GROUP").is_some_and(|group| group == "@global") {
             return Err(Error::Misplaced);
         }
         let scope = Docker::here()?.scope(test)?;
         let name = scope.name("lan");
-        let subnet = create(&name, &scope.labels())?;
+        let subnet = create(&name, &scope.labels(), |subnet| wanted(subnet.address(0)))?;
         let (next, telling) = (AtomicU8::new(FIRST_ADDRESS), Mutex::new(()));
         Ok(Network(Arc::new(Inner { scope, name, subnet, next, telling })))
     }
@@ -131,8 +139,12 @@ fn candidates() -> impl Iterator<Item = Subnet> {
 /// How many subnets are tried when others take them at the same time.
 const TRIES: usize = 64;
 
-/// Makes an internal docker network in a subnet that nothing here routes.
-pub(crate) fn create(name: &str, labels: &[String]) -> Result<Subnet, Error> {
+/// Makes an internal docker network in a subnet that is wanted and that nothing here routes.
+pub(crate) fn create(
+    name: &str,
+    labels: &[String],
+    wanted: impl Fn(Subnet) -> bool,
+) -> Result<Subnet, Error> {
     let path = Path::new("/proc/net/route");
     let routes = std::fs::read_to_string(path);
     let routes = routes.map_err(|source| Error::File { path: path.to_owned(), doing: "read", source })?;
@@ -142,7 +154,7 @@ pub(crate) fn create(name: &str, labels: &[String]) -> Result<Subnet, Error> {
     let offset = std::process::id() as usize % 4096;
     let (early, late): (Vec<_>, Vec<_>) = candidates().enumerate().partition(|(index, _)| *index < offset);
     let all = late.into_iter().chain(early).map(|(_, subnet)| subnet);
-    for subnet in all.filter(is_free).take(TRIES) {
+    for subnet in all.filter(|subnet| wanted(*subnet)).filter(is_free).take(TRIES) {
         let range = format!("{}/24", subnet.address(0));
         let mut words = vec!["network", "create", "--internal", "--subnet", &range];
         words.extend(labels.iter().map(String::as_str));

@@ -13,6 +13,7 @@ mod planes;
 mod ports;
 mod probe;
 mod reporter;
+mod routes;
 mod secrets;
 mod user;
 mod worker;
@@ -23,6 +24,7 @@ pub use hosted::{Ended, HOSTED_VERSION, HostedRecord, LogSource};
 pub use install::{Installed, Installer};
 pub use planes::{NoPlanes, Planes};
 pub use ports::{Listeners, bound, ephemeral_first, holder, listening};
+pub(crate) use routes::routes;
 pub use secrets::{SecretError, evaluate as evaluate_secrets};
 
 use crate::health::Verdict;

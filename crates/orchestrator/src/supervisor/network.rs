@@ -8,7 +8,7 @@ use crate::network::reach::{Reach, Stand, asks_for, door_port, has_ambassadors, 
 use crate::network::topology::{Class, Facts, NodeFacts, Pair, pair};
 use crate::network::zone::listen;
 use crate::network::{Overlay, Scene, Subnet, Tunnels, tables};
-use crate::node::{Listeners, Planes};
+use crate::node::{Listeners, Planes, routes};
 use crate::observed::Moment;
 use crate::plan::{Plan, Step, Wish, WishGoal, reason};
 use indexmap::IndexMap;
@@ -364,8 +364,12 @@ impl Supervisor {
     }
 
     fn lease_overlay<'a>(&mut self, nodes: impl Iterator<Item = &'a String>) {
-        let (wanted, taken) = self.subnets();
+        let (wanted, mut taken) = self.subnets();
         let kept = &mut self.net.kept;
+        if kept.overlay.subnet().is_none() {
+            // Before anybody has told addresses: what this machine is in is known all the same.
+            taken.extend(routes());
+        }
         for node in nodes {
             if let Err(full) = kept.overlay.lease(node, wanted, &taken) {
                 // The other ways are there all the same.
